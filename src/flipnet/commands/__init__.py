@@ -1,0 +1,1 @@
+"""What each `flipnet` command does once its options are parsed; `flipnet.cli` parses and calls."""

@@ -1,0 +1,285 @@
+"""Recipes: what a training run is, read from TOML, every key checked and every contradiction named.
+
+A recipe file holds `stage`, and the tables `[data]`, `[optim]`, `[run]` and one named like the stage.
+The resolved recipe is saved with the run. Source: our choice; litgpt's checked argument objects were the model.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from flipnet.types import FlipnetError
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class RecipeError(FlipnetError):
+    """A recipe that cannot be used; the message names the file, the key and the cause."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(_Table):
+    """Where training and validation faces come from.
+
+    Attributes:
+        train: image folders, tar shards or globs of either; relative to the working directory.
+        val: the same for validation faces.
+        size_px: side of the square faces.
+        source_weights: how often a source is drawn relative to its share (key prefix -> factor).
+        group_power: 0 draws groups in proportion to their size, 1 draws every group equally often.
+        cache: folder for decoded faces and latents, reused by later stages.
+    """
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    size_px: Positive = 512
+    source_weights: dict[str, NonNegative] = {}
+    group_power: Fraction = 0.0
+    cache: str = "runs/cache"
+
+
+class OptimConfig(_Table):
+    """AdamW with linear warm-up, cosine decay to zero, gradient clipping by norm and EMA of the weights."""
+
+    steps: Positive
+    batch_size: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    weight_decay: NonNegative = 0.01
+    beta2: Fraction = 0.99
+    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    gradient_accumulation: Positive = 1
+    ema_decay: Fraction = 0.999
+
+
+class RunConfig(_Table):
+    """How the run behaves: seed, precision, intervals.
+
+    Attributes:
+        precision: "bf16" is autocast; "no" is float32.
+        checkpoint_minutes: minutes between resumable checkpoints.
+        validate_every, log_every: in optimiser steps.
+        tracker: an accelerate tracker's name, or None.
+    """
+
+    seed: int = 0
+    precision: Literal["no", "bf16", "fp16"] = "bf16"
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
+    checkpoints_total_limit: Positive = 2
+    validate_every: Positive = 500
+    log_every: Positive = 10
+    workers: Annotated[int, Field(ge=0)] = 0
+    tracker: str | None = "tensorboard"
+
+
+class DegradationConfig(_Table):
+    """Online naive degradation: preset names of `data.degradation`, one drawn per sample."""
+
+    presets: tuple[str, ...] = ("gfpgan", "codeformer", "difface")
+
+
+class AutoencoderConfig(_Table):
+    """The compact VAE and its losses: L1 + gradient_weight * L1 of gradients.
+
+    Attributes:
+        channels: width per stage, finest first.
+        latent_noise: standard deviation of the noise added to latents while training, so that the decoder
+            forgives small errors of the denoiser.
+        latent_penalty: weight of the mean square of the latents, keeps them near unit scale.
+        crop_px: side of the random training crops.
+        degraded_fraction: share of crops that are degraded first, so that LQ faces encode well too.
+        start_from: folder of a trained VAE to go on from, in place of the shape above.
+        freeze_encoder: train the decoder alone, so that latents stay what they were.
+    """
+
+    channels: tuple[Positive, ...] = (32, 64, 128, 256)
+    blocks: Positive = 2
+    unshuffle: Positive = 2
+    latent_channels: Positive = 32
+    crop_px: Positive = 192
+    degraded_fraction: Fraction = 0.25
+    degradation: DegradationConfig = DegradationConfig()
+    gradient_weight: NonNegative = 0.5
+    latent_noise: NonNegative = 0.05
+    latent_penalty: NonNegative = 1e-3
+    start_from: str | None = None
+    freeze_encoder: bool = False
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> AutoencoderConfig:
+        factor = self.unshuffle * 2 ** (len(self.channels) - 1)
+        if self.crop_px % factor:
+            raise ValueError(f"crop_px {self.crop_px} is not a multiple of the downscale factor {factor}")
+        return self
+
+
+class PriorConfig(_Table):
+    """The unconditional face prior: a diffusers UNet2DConditionModel trained on HQ latents.
+
+    Attributes:
+        vae: folder of a trained VAE.
+        unet: keyword arguments of UNet2DConditionModel; in_channels may be twice the latent channels, the
+            second half then being the (here absent) condition latents.
+        scheduler: keyword arguments of DDIMScheduler.
+        start_from: folder of an earlier UNet, or None.
+    """
+
+    vae: str
+    unet: dict[str, Any]
+    scheduler: dict[str, Any] = {}
+    start_from: str | None = None
+
+
+class EmbeddingConfig(_Table):
+    """Stage I: the HQ and the LQ face auto-encoder, each reconstructing its own input.
+
+    L_ae = L1 + perceptual_weight * L_p + adversarial_weight * L_adv (FLIPNET, "Reconstruction").
+    The encoders see the face area-averaged to `input_px`. L_p compares features of the VAE's encoder
+    (our choice: no network trained elsewhere is needed).
+    """
+
+    vae: str
+    channels: tuple[Positive, ...] = (64, 96, 128, 192)
+    blocks: Positive = 2
+    unshuffle: Positive = 4
+    embedding_dim: Positive = 192
+    input_px: Positive = 256
+    perceptual_weight: NonNegative = 0.1
+    adversarial_weight: NonNegative = 0.01
+    degradation: DegradationConfig = DegradationConfig()
+
+
+class AssociationConfig(_Table):
+    """Stage II: both encoders pulled together by L_ce^H + L_ce^L over patch similarities.
+
+    Attributes:
+        face_encoder: folder that stage I wrote.
+        temperature: softmax temperature over cosine similarities (our choice).
+        reconstruction_weight: weight of stage I's L1, which keeps the features informative.
+    """
+
+    face_encoder: str
+    temperature: Annotated[float, Field(gt=0)] = 0.1
+    reconstruction_weight: NonNegative = 1.0
+    degradation: DegradationConfig = DegradationConfig()
+
+
+class RestorationConfig(_Table):
+    """Restoration mode: LoRA, hubs and tau on a base, L_rm = L_ldm + mse_weight L_mse + perceptual_weight L_p.
+
+    Attributes:
+        base: folder with `vae`, `unet` and `scheduler` in diffusers' layout.
+        face_encoder: folder that stage II wrote.
+        lora_rank: rank of the LoRA on every attention projection (64 in the paper).
+        train_base: also train the base (our choice for the compact model, whose prior is small); the paper
+            keeps it frozen.
+        rotary: 2-D rotary positions on the hub's queries and keys, started as a local kernel (our choice).
+        condition_gradient: let gradients flow through the condition pass.
+        hub_drop, concat_drop: probability per sample that the condition is withheld from hubs and tokens, or
+            from the extra input channels; drawn independently so that each path learns to stand alone.
+        image_crop_latents: L_mse and L_p are taken on a random crop of this many latent pixels, 0 for whole.
+        lq_variants: degraded variants cached per face, 0 degrades and encodes online.
+        timestep_mean, timestep_std: of the logit-normal timesteps; std 0 is uniform (our choice).
+        base_learning_rate_scale: factor on the learning rate of the base's own weights.
+        context_tokens: M of Adapter tau (77 for Stable Diffusion 2.1); by default the number of face tokens.
+        validation_preset: degradation of the validation faces.
+        start_from: folder of an earlier run's pipeline to go on from, in place of base and face_encoder.
+    """
+
+    base: str
+    face_encoder: str
+    lora_rank: Positive = 64
+    train_base: bool = False
+    rotary: bool = False
+    condition_gradient: bool = True
+    hub_drop: Fraction = 0.1
+    concat_drop: Fraction = 0.1
+    mse_weight: NonNegative = 1.0
+    perceptual_weight: NonNegative = 0.1
+    image_crop_latents: Annotated[int, Field(ge=0)] = 0
+    lq_variants: Annotated[int, Field(ge=0)] = 0
+    timestep_mean: float = 0.0
+    timestep_std: NonNegative = 1.0
+    base_learning_rate_scale: NonNegative = 1.0
+    context_tokens: Positive | None = None
+    degradation: DegradationConfig = DegradationConfig()
+    validation_preset: str = "medium"
+    start_from: str | None = None
+
+
+Stage = Literal["autoencoder", "prior", "embedding", "association", "restoration"]
+
+
+class Recipe(_Table):
+    """One training run. Exactly the table named by `stage` must be present beside data, optim and run."""
+
+    stage: Stage
+    data: DataConfig
+    optim: OptimConfig
+    run: RunConfig = RunConfig()
+    autoencoder: AutoencoderConfig | None = None
+    prior: PriorConfig | None = None
+    embedding: EmbeddingConfig | None = None
+    association: AssociationConfig | None = None
+    restoration: RestorationConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_stage(self) -> Recipe:
+        tables = ("autoencoder", "prior", "embedding", "association", "restoration")
+        given = [name for name in tables if getattr(self, name) is not None]
+        if given != [self.stage]:
+            raise ValueError(f"stage is '{self.stage}' but the stage tables given are {given}")
+        return self
+
+
+def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
+    """Read a TOML recipe and apply `table.key=value` overrides, whose values are TOML literals.
+
+    Raises RecipeError naming the file, the key and the cause.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not a valid TOML recipe: {error}") from error
+    for override in overrides:
+        _apply_override(content, override)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "recipe"
+        raise RecipeError(f"{path}: {key}: {first['msg']}") from error
+
+
+def _apply_override(content: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator:
+        raise RecipeError(f"--set {override}: expected table.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    table = content
+    *tables, name = key.split(".")
+    for part in tables:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"--set {override}: '{part}' is not a table")
+    table[name] = value
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the resolved recipe as JSON."""
+    path.write_text(json.dumps(recipe.model_dump(mode="json", exclude_none=True), indent=2) + "\n")

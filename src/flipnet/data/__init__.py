@@ -1,0 +1,1 @@
+"""HQ faces, (HQ, LQ) pairs and the naive degradation recipe."""

@@ -1,0 +1,1 @@
+"""Measuring restorations against the truth."""

@@ -1,0 +1,1 @@
+"""Faces in photos: find them, cut them out aligned, put the restored ones back."""

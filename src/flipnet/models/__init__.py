@@ -1,0 +1,1 @@
+"""The network: base, hubs, adapters, face encoder."""

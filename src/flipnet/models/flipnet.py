@@ -1,0 +1,227 @@
+"""The network as a whole: a base UNet, the face encoder, and per mode one LoRA, one set of hubs and one tau.
+
+Nothing here knows which image is HQ or LQ: there is a target and a condition (see `types.assign_roles`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from flipnet.models.adapter import Adapter, add_lora
+from flipnet.models.boosthub import ConditionFeatures, activate_hubs, add_hubs, hub_processors
+from flipnet.models.face_encoder import FaceEncoder
+from flipnet.types import FlipnetError
+
+CONDITION_TIMESTEP = 0
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is known of the condition image, computed once and used at every step.
+
+    Attributes:
+        features: recorded features for the hubs, φ among them.
+        tokens: context tokens (B, M, C) for cross-attention.
+        latents: condition latents (B, L, h, w) for the extra input channels, None where the base has none.
+    """
+
+    features: ConditionFeatures
+    tokens: Tensor
+    latents: Tensor | None
+
+
+class Flipnet(nn.Module):
+    """A base UNet with named modes on it.
+
+    Args:
+        unet: the base; `in_channels` is the latent channels, or twice that when condition latents may also be
+            concatenated (our choice for the compact model: a direct path pays at a small budget).
+        face_encoder: gives the embedding that tau projects.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, face_encoder: FaceEncoder) -> None:
+        super().__init__()
+        self.unet = unet
+        self.face_encoder = face_encoder
+        self.adapters = nn.ModuleDict()
+        self.mode: str | None = None
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the target latents."""
+        return self.unet.config.out_channels
+
+    @property
+    def concatenates(self) -> bool:
+        """Whether the base has input channels for the condition latents."""
+        return self.unet.config.in_channels == 2 * self.latent_channels
+
+    def add_mode(self, name: str, *, lora_rank: int, rotary: bool, context_tokens: int) -> None:
+        """Add an untrained mode: LoRA, hubs and tau, all starting as no change to the base."""
+        add_lora(self.unet, name, lora_rank)
+        add_hubs(self.unet, name, rotary=rotary)
+        self.adapters[name] = Adapter(
+            self.face_encoder.num_tokens,
+            self.face_encoder.config.embedding_dim,
+            context_tokens,
+            self.unet.config.cross_attention_dim,
+        )
+        self.activate(name)
+
+    def activate(self, name: str) -> None:
+        """Put a mode's LoRA, hubs and tau in use; FlipnetError if there is none of that name."""
+        if name not in self.adapters:
+            raise FlipnetError(
+                f"This model has no mode '{name}'; it has {', '.join(self.adapters) or 'none'}."
+            )
+        self.unet.set_adapter(name)
+        activate_hubs(self.unet, name)
+        self.mode = name
+
+    def mode_parameters(self, name: str) -> list[nn.Parameter]:
+        """Return the parameters that belong to one mode alone."""
+        lora = [p for key, p in self.unet.named_parameters() if "lora_" in key and f".{name}." in key]
+        hubs = [p for hub in hub_processors(self.unet).values() for p in hub.hubs[name].parameters()]
+        return lora + hubs + list(self.adapters[name].parameters())
+
+    def condition(
+        self,
+        latents: Tensor,
+        embedding: Tensor,
+        *,
+        phi: float | Tensor = 1.0,
+        concat_scale: float | Tensor | None = None,
+        keep: Tensor | None = None,
+        gradient: bool = True,
+    ) -> Condition:
+        """Pass the condition through the UNet once.
+
+        Args:
+            latents: condition latents (B, L, h, w), clean.
+            embedding: face embedding (B, N, D).
+            phi: boosting weight φ, a number or (B,).
+            concat_scale: factor (a number or (B, 1, 1, 1)) on the latents given to the extra input channels;
+                by default min(φ, 1), so that φ = 0 is pure generation.
+            keep: bool (B,), False withholds the condition from hubs and tokens (the learned null context).
+            gradient: False stops gradients through the pass; hubs and tau still learn.
+
+        The pass runs at timestep 0 without noise, and without condition latents of its own (our choice).
+        """
+        tau = self.adapters[self.mode or ""]
+        assert isinstance(tau, Adapter)
+        null = tau.null_tokens(len(latents)).to(latents.dtype)
+        tokens = tau(embedding)
+        if keep is not None:
+            tokens = torch.where(keep[:, None, None], tokens, null.to(tokens.dtype))
+        elif not isinstance(phi, Tensor) and phi == 0:
+            tokens = null
+        features = ConditionFeatures(recording=True)
+        with torch.set_grad_enabled(gradient and torch.is_grad_enabled()):
+            self._forward(latents, CONDITION_TIMESTEP, null, features, None)
+        weight = phi.view(-1, 1, 1) if isinstance(phi, Tensor) else phi
+        if keep is not None:
+            weight = weight * keep[:, None, None].to(latents.dtype)
+        if concat_scale is None:
+            concat_scale = phi.clamp(max=1).view(-1, 1, 1, 1) if isinstance(phi, Tensor) else min(phi, 1.0)
+        concat = latents * concat_scale if self.concatenates else None
+        return Condition(features.with_phi(weight), tokens, concat)
+
+    def forward(self, noisy: Tensor, timesteps: Tensor | int, condition: Condition) -> Tensor:
+        """Return the base's prediction (epsilon, v or sample, as its scheduler says), (B, L, h, w)."""
+        return self._forward(noisy, timesteps, condition.tokens, condition.features, condition.latents)
+
+    def _forward(
+        self,
+        latents: Tensor,
+        timesteps: Tensor | int,
+        tokens: Tensor,
+        features: ConditionFeatures,
+        concat: Tensor | None,
+    ) -> Tensor:
+        if self.concatenates:
+            latents = torch.cat([latents, torch.zeros_like(latents) if concat is None else concat], dim=1)
+        return self.unet(
+            latents, timesteps, tokens, cross_attention_kwargs={"condition": features}, return_dict=False
+        )[0]
+
+
+def base_state_dict(unet: UNet2DConditionModel) -> dict[str, Tensor]:
+    """Return the base's own weights under their own names, without LoRA and hubs."""
+    return {
+        key.replace(".base_layer.", "."): value
+        for key, value in unet.state_dict().items()
+        if "lora_" not in key and ".processor." not in key
+    }
+
+
+def save_base_unet(unet: UNet2DConditionModel, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Save the base alone in diffusers' layout, optionally in another dtype."""
+    with torch.device("meta"):
+        base = UNet2DConditionModel.from_config(unet.config)
+    state = {k: v.detach().clone().to(dtype or v.dtype) for k, v in base_state_dict(unet).items()}
+    base.load_state_dict(state, assign=True)
+    base.save_pretrained(folder)
+
+
+def mode_state_dict(network: Flipnet, name: str) -> dict[str, Tensor]:
+    """Return a mode's weights: `lora.*`, `hub.<layer>.*` and `tau.*`."""
+    state = {f"lora.{k}": v for k, v in get_peft_model_state_dict(network.unet, adapter_name=name).items()}
+    for layer, processor in hub_processors(network.unet).items():
+        state |= {f"hub.{layer}.{k}": v for k, v in processor.hubs[name].state_dict().items()}
+    state |= {f"tau.{k}": v for k, v in network.adapters[name].state_dict().items()}
+    return state
+
+
+def save_mode(network: Flipnet, name: str, file: Path, dtype: torch.dtype | None = None) -> None:
+    """Save a mode as one safetensors file, its shape parameters in the file's metadata."""
+    tau = network.adapters[name]
+    assert isinstance(tau, Adapter)
+    rotary = next(iter(hub_processors(network.unet).values())).hubs[name].rotary
+    rank = network.unet.peft_config[name].r
+    metadata = {"lora_rank": str(rank), "rotary": str(rotary), "context_tokens": str(len(tau.null))}
+    state = {
+        k: v.detach().to(dtype or v.dtype).contiguous() for k, v in mode_state_dict(network, name).items()
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, file, metadata)
+
+
+def load_mode(network: Flipnet, name: str, file: Path) -> None:
+    """Add the mode stored in a safetensors file; FlipnetError names keys that are missing or too many."""
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata() or {}
+    try:
+        rank, tokens = int(metadata["lora_rank"]), int(metadata["context_tokens"])
+        rotary = metadata["rotary"] == "True"
+    except (KeyError, ValueError) as error:
+        raise FlipnetError(f"{file}: not a mode file of flipnet, its metadata lacks {error}") from error
+    network.add_mode(name, lora_rank=rank, rotary=rotary, context_tokens=tokens)
+    state = load_file(file)
+    expected = mode_state_dict(network, name)
+    wrong = sorted(
+        key
+        for key in state.keys() | expected.keys()
+        if key not in state or key not in expected or state[key].shape != expected[key].shape
+    )
+    if wrong:
+        raise FlipnetError(
+            f"{file}: does not fit its base, first at {wrong[0]} ({len(wrong)} tensors in all)"
+        )
+    state = {key: value.to(expected[key].dtype) for key, value in state.items()}
+    set_peft_model_state_dict(network.unet, _strip(state, "lora."), adapter_name=name)
+    for layer, processor in hub_processors(network.unet).items():
+        processor.hubs[name].load_state_dict(_strip(state, f"hub.{layer}."))
+    network.adapters[name].load_state_dict(_strip(state, "tau."))
+
+
+def _strip(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

@@ -1,0 +1,1 @@
+"""From a trained network to faces: sampling, the diffusers pipeline, the restorer."""

@@ -1,0 +1,257 @@
+"""`FlipnetPipeline`: the whole model as a diffusers pipeline, saved in diffusers' folder layout.
+
+model_index.json
+vae/ unet/ scheduler/ face_encoder/     each in diffusers' own layout
+modes/<name>.safetensors                LoRA, hubs and tau of one mode
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import diffusers
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import BaseOutput
+from PIL import Image
+from torch import Tensor
+
+from flipnet import checkpoints, images
+from flipnet.checkpoints import CheckpointError
+from flipnet.models import flipnet as network_module
+from flipnet.models.backbone import decode_latents, downscale_factor, encode_latents, load_component, load_vae
+from flipnet.models.face_encoder import FaceEncoder
+from flipnet.models.flipnet import Flipnet, load_mode
+from flipnet.pipelines.sampling import denoise, initial_noise
+
+SCHEDULERS = {
+    name: getattr(diffusers, name)
+    for name in (
+        "DDIMScheduler",
+        "DDPMScheduler",
+        "DPMSolverMultistepScheduler",
+        "EulerDiscreteScheduler",
+        "PNDMScheduler",
+        "UniPCMultistepScheduler",
+    )
+}
+DEFAULT_STEPS = 4
+
+
+@dataclass
+class FlipnetPipelineOutput(BaseOutput):
+    """Result of a call.
+
+    Attributes:
+        images: list of PIL images, or a uint8 array (B, S, S, 3), or a tensor (B, 3, S, S) in [-1, 1].
+    """
+
+    images: list[Image.Image] | np.ndarray | Tensor
+
+
+class FlipnetPipeline(DiffusionPipeline):
+    """FLIPNET: one network whose active mode says which way the faces go.
+
+    Args:
+        vae: diffusers' AutoencoderKL or AutoencoderTiny, or `CompactAutoencoder`.
+        unet: the base.
+        scheduler: a diffusers scheduler with the base's own prediction type.
+        face_encoder: the BFR-oriented face embedding.
+    """
+
+    model_cpu_offload_seq = "face_encoder->unet->vae"
+
+    def __init__(
+        self, vae: Any, unet: UNet2DConditionModel, scheduler: Any, face_encoder: FaceEncoder
+    ) -> None:
+        super().__init__()
+        self.register_modules(vae=vae, unet=unet, scheduler=scheduler, face_encoder=face_encoder)
+        self.network = Flipnet(unet, face_encoder)
+        self.precision: Literal["auto", "bf16", "no"] = "auto"
+
+    @property
+    def native_size_px(self) -> int:
+        """Side in pixels of the square faces that the base was made for."""
+        return self.unet.config.sample_size * downscale_factor(self.vae)
+
+    def to(self, *args: Any, **kwargs: Any) -> FlipnetPipeline:
+        """Move all parts, tau included."""
+        super().to(*args, **kwargs)
+        self.network.adapters.to(self.device)
+        return self
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> FlipnetPipeline:
+        """Load a checkpoint by bundled name ("compact"), folder, or hub id; float32, safetensors only.
+
+        Raises CheckpointError naming the folder and the cause.
+        """
+        if kwargs:
+            raise TypeError(f"unexpected arguments {sorted(kwargs)}")
+        folder = checkpoints.resolve(Path(pretrained_model_name_or_path))
+        index = checkpoints.read_json(folder / "model_index.json")
+        if index.get("_class_name") != cls.__name__:
+            raise CheckpointError(f"{folder}: model_index.json describes a {index.get('_class_name')}")
+        pipeline = cls(
+            vae=load_vae(folder / "vae"),
+            unet=load_component(folder / "unet", {"UNet2DConditionModel": UNet2DConditionModel}),
+            scheduler=load_scheduler(folder / "scheduler"),
+            face_encoder=load_component(folder / "face_encoder", {"FaceEncoder": FaceEncoder}),
+        )
+        for name in index.get("modes", []):
+            file = folder / "modes" / f"{name}.safetensors"
+            if not file.is_file():
+                raise CheckpointError(f"{file}: missing, model_index.json lists this mode")
+            load_mode(pipeline.network, name, file)
+        pipeline.network.float().eval().requires_grad_(False)
+        pipeline.vae.float().eval().requires_grad_(False)
+        return pipeline
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Write the folder layout above, under a temporary name first.
+
+        Args:
+            save_directory: folder to write; it is replaced when it exists.
+            kwargs: `dtype`, a torch dtype for the stored weights (float16 halves the size).
+        """
+        dtype = kwargs.pop("dtype", None)
+        if kwargs:
+            raise TypeError(f"unexpected arguments {sorted(kwargs)}")
+        target = Path(save_directory)
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        parts = {"vae": self.vae, "face_encoder": self.network.face_encoder.without_decoders()}
+        for name, part in parts.items():
+            _cast_copy(part, dtype).save_pretrained(partial / name)
+        network_module.save_base_unet(self.unet, partial / "unet", dtype)
+        self.scheduler.save_pretrained(partial / "scheduler")
+        for mode in self.network.adapters:
+            network_module.save_mode(self.network, mode, partial / "modes" / f"{mode}.safetensors", dtype)
+        index = {
+            "_class_name": type(self).__name__,
+            "_diffusers_version": diffusers.__version__,
+            "modes": list(self.network.adapters),
+            "vae": [
+                "flipnet" if type(self.vae).__module__.startswith("flipnet") else "diffusers",
+                type(self.vae).__name__,
+            ],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "scheduler": ["diffusers", type(self.scheduler).__name__],
+            "face_encoder": ["flipnet", "FaceEncoder"],
+        }
+        (partial / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+        checkpoints.write_checksums(partial)
+        if target.exists():
+            shutil.rmtree(target)
+        partial.rename(target)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Image.Image | Sequence[Image.Image] | np.ndarray | Tensor,
+        *,
+        mode: str = "restoration",
+        phi: float = 1.0,
+        num_inference_steps: int = DEFAULT_STEPS,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        output_type: Literal["pil", "np", "pt"] = "pil",
+        return_dict: bool = True,
+    ) -> FlipnetPipelineOutput | tuple:
+        """Denoise the target, looking at the condition image.
+
+        Args:
+            image: condition: PIL image(s), uint8 (B, S, S, 3) or (S, S, 3) RGB, or float (B, 3, S, S) in [-1, 1],
+                S the native size.
+            mode: name of a mode that the checkpoint holds.
+            phi: boosting weight φ >= 0; 0 pure generation, 1 the balance the model was trained for, above 1 the
+                condition dominates.
+            num_inference_steps: denoising steps, at least 1.
+            generator: one CPU generator per image, or one for all; None draws a fresh seed.
+            output_type: "pil", "np" (uint8 (B, S, S, 3)) or "pt" (float32 (B, 3, S, S), clamped to [-1, 1]).
+            return_dict: False returns a tuple.
+
+        Raises ValueError for a wrong size, φ or step count.
+        """
+        faces = _as_tensor(image).to(self.device)
+        size = self.native_size_px
+        if faces.shape[1:] != (3, size, size):
+            raise ValueError(f"image must be {size}x{size} RGB, got a tensor of shape {tuple(faces.shape)}")
+        if phi < 0 or num_inference_steps < 1:
+            raise ValueError(f"need phi >= 0 and at least one step, got {phi} and {num_inference_steps}")
+        generators = _generators(generator, len(faces))
+        self.network.activate(mode)
+        with self._autocast():
+            latents = encode_latents(self.vae, faces)
+            condition = self.network.condition(latents, self.network.face_encoder(faces), phi=phi)
+            noise = initial_noise(generators, tuple(latents.shape[1:]), self.device)
+            denoised = denoise(
+                lambda noisy, timestep: self.network(noisy, timestep, condition),
+                self.scheduler,
+                noise,
+                num_inference_steps,
+            )
+            decoded = decode_latents(self.vae, denoised).float()
+        result: Any = decoded.clamp(-1, 1)
+        if output_type != "pt":
+            result = images.tensor_to_uint8(decoded)
+        if output_type == "pil":
+            result = [Image.fromarray(face) for face in result]
+        return FlipnetPipelineOutput(images=result) if return_dict else (result,)
+
+    def _autocast(self) -> torch.autocast:
+        """bf16 autocast where the CPU multiplies bf16 in hardware, float32 elsewhere unless asked for."""
+        kind = self.device.type
+        wanted = self.precision == "bf16" or (self.precision == "auto" and (kind != "cpu" or cpu_has_bf16()))
+        return torch.autocast(kind, torch.bfloat16, enabled=wanted)
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 in hardware (AMX or AVX512-BF16)."""
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def load_scheduler(folder: Path) -> Any:
+    """Load a diffusers scheduler from its folder; CheckpointError when it is not one we know."""
+    name = checkpoints.read_json(folder / "scheduler_config.json").get("_class_name")
+    if name not in SCHEDULERS:
+        raise CheckpointError(f"{folder}: holds a {name}, expected one of {', '.join(SCHEDULERS)}")
+    return SCHEDULERS[name].from_pretrained(str(folder))
+
+
+def _cast_copy(model: Any, dtype: torch.dtype | None) -> Any:
+    if dtype is None:
+        return model
+    copy = type(model).from_config(model.config)
+    copy.load_state_dict(model.state_dict())
+    return copy.to(dtype)
+
+
+def _as_tensor(image: Any) -> Tensor:
+    if isinstance(image, Tensor):
+        return image if image.ndim == 4 else image[None]
+    if isinstance(image, np.ndarray):
+        return images.faces_to_tensor(image)
+    pictures = [image] if isinstance(image, Image.Image) else list(image)
+    return images.faces_to_tensor(np.stack([np.asarray(picture.convert("RGB")) for picture in pictures]))
+
+
+def _generators(
+    generator: torch.Generator | list[torch.Generator] | None, count: int
+) -> list[torch.Generator]:
+    if isinstance(generator, list):
+        if len(generator) != count:
+            raise ValueError(f"{count} images but {len(generator)} generators")
+        return generator
+    if generator is None:
+        generator = torch.Generator().manual_seed(torch.seed())
+    return [generator] * count

@@ -1,0 +1,57 @@
+"""The one denoising loop, for both modes, any diffusers scheduler and any prediction type."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+
+
+def denoise(
+    predict: Predict,
+    scheduler: Any,
+    noise: Tensor,
+    steps: int,
+    *,
+    generator: list[torch.Generator] | None = None,
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """Turn noise into clean latents.
+
+    Args:
+        predict: maps (latents (B, L, h, w), timestep (scalar tensor)) to the base's prediction.
+        scheduler: a diffusers scheduler; it is copied, so one may serve several calls at a time.
+        noise: standard normal latents (B, L, h, w).
+        steps: number of denoising steps, at least 1.
+        generator: one per sample, for schedulers that draw noise while stepping.
+        on_step: called after every step with its index and the latents.
+
+    Source: FLIPNET samples its base as any latent diffusion model; the loop is diffusers' usual one.
+    """
+    scheduler = copy.deepcopy(scheduler)
+    scheduler.set_timesteps(steps, device=noise.device)
+    latents = noise * scheduler.init_noise_sigma
+    extra = {"generator": generator} if generator is not None and _takes_generator(scheduler) else {}
+    for index, timestep in enumerate(scheduler.timesteps):
+        scaled = scheduler.scale_model_input(latents, timestep)
+        prediction = predict(scaled, timestep).float()
+        latents = scheduler.step(prediction, timestep, latents, **extra).prev_sample
+        if on_step is not None:
+            on_step(index, latents)
+    return latents
+
+
+def _takes_generator(scheduler: Any) -> bool:
+    import inspect
+
+    return "generator" in inspect.signature(scheduler.step).parameters
+
+
+def initial_noise(generators: list[torch.Generator], shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Standard normal (B, *shape), one CPU generator per sample, so that a sample does not depend on its batch."""
+    return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)

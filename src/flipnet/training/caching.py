@@ -1,0 +1,97 @@
+"""What training computes once: latents of the HQ faces, latents and embeddings of their degraded variants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flipnet.data.cache import fingerprint
+from flipnet.data.latents import cached_encoding, degraded_face
+from flipnet.models.backbone import encode_latents
+from flipnet.models.face_encoder import FaceEncoder, as_tokens, prepare_face
+from flipnet.training.objective import to_unit_range
+
+
+def weights_fingerprint(*models: nn.Module) -> str:
+    """16 hex digits that change with the weights."""
+    return fingerprint(*(f"{p.double().sum().item():.10g}" for model in models for p in model.parameters()))
+
+
+def cached_hq_latents(
+    vae: nn.Module, faces: np.ndarray, keys: Sequence[str], cache: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Latents of the faces (N, S, S, 3) and of their mirror images, float16 (N, L, h, w) each."""
+
+    @torch.no_grad()
+    def encode(image: Tensor) -> dict[str, Tensor]:
+        with torch.autocast(image.device.type, torch.bfloat16):
+            return {"latents": encode_latents(vae, image)}
+
+    def latents(name: str, step: int) -> np.ndarray:
+        name = f"hq-{fingerprint(weights_fingerprint(vae), *keys)}-{name}"
+        return cached_encoding(lambda i: _image(faces[i][:, ::step]), len(faces), encode, cache, name)[
+            "latents"
+        ]
+
+    return latents("plain", 1), latents("mirrored", -1)
+
+
+@dataclass(frozen=True)
+class LqVariants:
+    """How degraded variants of a set of faces are made and kept.
+
+    Attributes:
+        faces, keys: uint8 (N, S, S, 3) and their keys.
+        presets: degradation presets, one drawn per face and variant.
+        input_px: side of the area-averaged face that the face encoder sees.
+    """
+
+    faces: np.ndarray
+    keys: Sequence[str]
+    presets: Sequence[str]
+    input_px: int
+    seed: int
+    cache: Path
+
+    def latents(self, vae: nn.Module, variant: int) -> dict[str, np.ndarray]:
+        """Return "latents" (N, L, h, w) and "prepared" (N, 3, input_px, input_px) of one variant."""
+
+        @torch.no_grad()
+        def encode(image: Tensor) -> dict[str, Tensor]:
+            with torch.autocast(image.device.type, torch.bfloat16):
+                latents = encode_latents(vae, image)
+            return {"latents": latents, "prepared": prepare_face(image, self.input_px)}
+
+        def picture(index: int) -> Tensor:
+            return _image(degraded_face(self.faces, self.presets, variant, index, self.seed))
+
+        name = f"lq-{self._fingerprint(vae)}-{variant:03d}"
+        return cached_encoding(picture, len(self.faces), encode, self.cache, name)
+
+    def embeddings(self, vae: nn.Module, encoder: FaceEncoder, variant: int) -> np.ndarray:
+        """Return the LQ embeddings (N, tokens, D) of one variant."""
+
+        @torch.no_grad()
+        def encode(prepared: Tensor) -> dict[str, Tensor]:
+            with torch.autocast(prepared.device.type, torch.bfloat16):
+                return {"embedding": as_tokens(encoder.encode(prepared, "lq"))}
+
+        prepared = self.latents(vae, variant)["prepared"]
+        name = f"lq-{self._fingerprint(vae)}-{weights_fingerprint(encoder)}-{variant:03d}"
+
+        def picture(index: int) -> Tensor:
+            return torch.from_numpy(np.array(prepared[index : index + 1], np.float32))
+
+        return cached_encoding(picture, len(self.faces), encode, self.cache, name)["embedding"]
+
+    def _fingerprint(self, vae: nn.Module) -> str:
+        return fingerprint(weights_fingerprint(vae), self.input_px, self.seed, *self.presets, *self.keys)
+
+
+def _image(face: np.ndarray) -> Tensor:
+    return to_unit_range(torch.from_numpy(np.array(face)).permute(2, 0, 1)[None])

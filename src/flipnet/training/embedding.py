@@ -1,0 +1,164 @@
+"""Stages "embedding" (I, reconstruction) and "association" (II) of the BFR-oriented face embedding."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from flipnet.config import AssociationConfig, DegradationConfig, EmbeddingConfig, Recipe
+from flipnet.data.cache import decoded_faces, key_weights
+from flipnet.data.datasets import FaceDataset
+from flipnet.data.degradation import degrade_with, preset
+from flipnet.models.backbone import encoder_features, load_vae
+from flipnet.models.face_encoder import FaceEncoder, PatchDiscriminator, as_tokens
+from flipnet.training.loop import TrainingStage, seeded_batches
+from flipnet.training.objective import association_loss, perceptual_distance, psnr, to_unit_range
+
+
+class FacePairDataset(Dataset[dict[str, Tensor]]):
+    """HQ and LQ of one face, mirrored together, area-averaged to `input_px`: uint8 (3, P, P) each."""
+
+    def __init__(self, faces: np.ndarray, degradation: DegradationConfig, input_px: int) -> None:
+        self.faces, self.degradation, self.input_px = faces, degradation, input_px
+
+    def __getitem__(self, item: tuple[int, int]) -> dict[str, Tensor]:
+        index, seed = item
+        rng = np.random.default_rng(seed)
+        face = np.array(self.faces[index])
+        if rng.random() < 0.5:
+            face = np.ascontiguousarray(face[:, ::-1])
+        lq, _ = degrade_with(preset(str(rng.choice(self.degradation.presets))), face, seed)
+        return {"hq": self._shrink(face), "lq": self._shrink(lq)}
+
+    def _shrink(self, face: np.ndarray) -> Tensor:
+        image = torch.from_numpy(face).permute(2, 0, 1)[None].float()
+        small = F.interpolate(image, size=(self.input_px, self.input_px), mode="area")
+        return small[0].round().to(torch.uint8)
+
+
+class EmbeddingObjective(nn.Module):
+    """L_ae of stage I for both auto-encoders; L_adv by a hinge loss, its discriminator trained in the same step.
+
+    The discriminator sees detached reconstructions for its own loss and stands frozen in the encoders' loss,
+    so one optimiser serves both (our choice).
+    """
+
+    def __init__(self, encoder: FaceEncoder, vae: Any, config: EmbeddingConfig) -> None:
+        super().__init__()
+        self.encoder, self.config = encoder, config
+        self.perceptual_features = partial(encoder_features, vae)
+        self.discriminator = PatchDiscriminator() if config.adversarial_weight else None
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return total, l1, perceptual and (when its weight is not 0) adversarial and discriminator losses."""
+        image = to_unit_range(torch.cat([batch["hq"], batch["lq"]]))
+        count = len(batch["hq"])
+        restored = torch.cat(
+            [
+                self.encoder.decode(self.encoder.encode(image[:count], "hq"), "hq"),
+                self.encoder.decode(self.encoder.encode(image[count:], "lq"), "lq"),
+            ]
+        ).float()
+        l1 = (restored - image).abs().mean()
+        perceptual = perceptual_distance(self.perceptual_features, restored, image)
+        total = l1 + self.config.perceptual_weight * perceptual
+        losses = {"l1": l1.detach(), "perceptual": perceptual.detach()}
+        if self.discriminator is not None:
+            adversarial, judged = self._adversarial(self.discriminator, restored, image)
+            total = total + self.config.adversarial_weight * adversarial + judged
+            losses |= {"adversarial": adversarial.detach(), "discriminator": judged.detach()}
+        return {"total": total, **losses}
+
+    @staticmethod
+    def _adversarial(judge: PatchDiscriminator, restored: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        for parameter in judge.parameters():
+            parameter.requires_grad_(False)
+        adversarial = -judge(restored).mean()
+        for parameter in judge.parameters():
+            parameter.requires_grad_(True)
+        real, fake = judge(image), judge(restored.detach())
+        return adversarial, F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+
+class AssociationObjective(nn.Module):
+    """L_ce^H + L_ce^L between the two encoders' patches, plus stage I's L1 to keep them informative."""
+
+    def __init__(self, encoder: FaceEncoder, config: AssociationConfig) -> None:
+        super().__init__()
+        self.encoder, self.config = encoder, config
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return total, association and l1."""
+        hq, lq = to_unit_range(batch["hq"]), to_unit_range(batch["lq"])
+        hq_map, lq_map = self.encoder.encode(hq, "hq"), self.encoder.encode(lq, "lq")
+        association = association_loss(
+            as_tokens(hq_map).float(), as_tokens(lq_map).float(), self.config.temperature
+        )
+        l1 = (self.encoder.decode(hq_map, "hq").float() - hq).abs().mean()
+        l1 = l1 + (self.encoder.decode(lq_map, "lq").float() - lq).abs().mean()
+        total = association + self.config.reconstruction_weight * l1
+        return {"total": total, "association": association.detach(), "l1": l1.detach()}
+
+
+def build(recipe: Recipe) -> TrainingStage:
+    """Assemble stage I or stage II from its recipe."""
+    objective: EmbeddingObjective | AssociationObjective
+    if recipe.embedding is not None:
+        config = recipe.embedding
+        vae = load_vae(Path(config.vae)).eval().requires_grad_(False)
+        torch.manual_seed(recipe.run.seed)
+        encoder = FaceEncoder(
+            channels=config.channels,
+            blocks=config.blocks,
+            unshuffle=config.unshuffle,
+            embedding_dim=config.embedding_dim,
+            input_px=config.input_px,
+        )
+        objective, degradation = EmbeddingObjective(encoder, vae, config), config.degradation
+    else:
+        assert recipe.association is not None
+        encoder = FaceEncoder.from_pretrained(recipe.association.face_encoder)
+        objective = AssociationObjective(encoder, recipe.association)
+        degradation = recipe.association.degradation
+    data = recipe.data
+    train_faces = FaceDataset(data.train, size_px=data.size_px)
+    val_faces = FaceDataset(data.val, size_px=data.size_px)
+    cache, size = Path(data.cache), encoder.config.input_px
+    dataset = FacePairDataset(decoded_faces(train_faces, cache), degradation, size)
+    val = FacePairDataset(decoded_faces(val_faces, cache), degradation, size)
+    weights = key_weights(train_faces.keys, data.source_weights, data.group_power)
+
+    return TrainingStage(
+        objective,
+        seeded_batches(dataset, weights, recipe),
+        validate=lambda: evaluate_embedding(encoder, val, len(val_faces)),
+        save=encoder.save_pretrained,
+    )
+
+
+@torch.no_grad()
+def evaluate_embedding(encoder: FaceEncoder, pairs: FacePairDataset, count: int) -> dict[str, float]:
+    """Reconstruction PSNR in dB of both auto-encoders, and the share of LQ patches whose most similar HQ patch
+    of the same face is the one at their own place, in [0, 1]."""
+    hq_psnr, lq_psnr, matched = [], [], []
+    for index in range(count):
+        item = pairs[index, index]
+        hq, lq = to_unit_range(item["hq"])[None], to_unit_range(item["lq"])[None]
+        hq_map, lq_map = encoder.encode(hq, "hq"), encoder.encode(lq, "lq")
+        hq_psnr.append(float(psnr(encoder.decode(hq_map, "hq").clamp(-1, 1), hq)))
+        lq_psnr.append(float(psnr(encoder.decode(lq_map, "lq").clamp(-1, 1), lq)))
+        similarity = F.normalize(as_tokens(lq_map), dim=-1) @ F.normalize(as_tokens(hq_map), dim=-1).mT
+        best = similarity[0].argmax(1)
+        matched.append(float((best == torch.arange(len(best))).float().mean()))
+    return {
+        "hq_psnr_db": float(np.mean(hq_psnr)),
+        "lq_psnr_db": float(np.mean(lq_psnr)),
+        "patches_matched": float(np.mean(matched)),
+    }

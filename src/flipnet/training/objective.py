@@ -1,0 +1,96 @@
+"""Losses as pure functions of tensors. Images are (B, 3, H, W) in [-1, 1] unless said otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def to_unit_range(pixels: Tensor) -> Tensor:
+    """uint8 levels to float32 in [-1, 1]; float tensors pass unchanged."""
+    return pixels.float() / 127.5 - 1 if pixels.dtype == torch.uint8 else pixels
+
+
+def gradient_l1(restored: Tensor, reference: Tensor) -> Tensor:
+    """Mean absolute difference of horizontal and vertical finite differences."""
+    horizontal = (restored.diff(dim=-1) - reference.diff(dim=-1)).abs().mean()
+    vertical = (restored.diff(dim=-2) - reference.diff(dim=-2)).abs().mean()
+    return horizontal + vertical
+
+
+def psnr(restored: Tensor, reference: Tensor) -> Tensor:
+    """Mean PSNR in dB over the batch, peak 2 (the width of [-1, 1])."""
+    mse = (restored - reference).square().mean((1, 2, 3))
+    return (10 * torch.log10(4 / mse)).mean()
+
+
+def association_loss(hq_tokens: Tensor, lq_tokens: Tensor, temperature: float) -> Tensor:
+    """L_ce^H + L_ce^L: matching patches of the two encoders pulled together.
+
+    Args:
+        hq_tokens, lq_tokens: (B, N, D), patch features of the same faces.
+        temperature: divides the cosine similarities (our choice).
+
+    M = similarity (B, N, N); cross-entropy over its rows and over its columns with identity targets.
+    Source: FLIPNET, "Association".
+    """
+    similarity = F.normalize(hq_tokens, dim=-1) @ F.normalize(lq_tokens, dim=-1).transpose(1, 2) / temperature
+    target = torch.arange(similarity.shape[1], device=similarity.device).expand(similarity.shape[0], -1)
+    return F.cross_entropy(similarity, target) + F.cross_entropy(similarity.transpose(1, 2), target)
+
+
+def diffusion_target(scheduler: Any, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """What the base is to predict, by its scheduler's prediction type: noise, velocity or the clean latents."""
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        return noise
+    if kind == "v_prediction":
+        return scheduler.get_velocity(clean, noise, timesteps)
+    if kind == "sample":
+        return clean
+    raise ValueError(f"unknown prediction type '{kind}'")
+
+
+def estimated_clean(scheduler: Any, prediction: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
+    """The one-step estimate x̂_0 from a prediction at the given timesteps; all (B, L, h, w), timesteps (B,)."""
+    alpha_bar = scheduler.alphas_cumprod.to(noisy.device)[timesteps].view(-1, 1, 1, 1)
+    signal, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        return (noisy - sigma * prediction) / signal
+    if kind == "v_prediction":
+        return signal * noisy - sigma * prediction
+    return prediction
+
+
+def perceptual_distance(features: Callable[[Tensor], list[Tensor]], a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared difference of channel-normalised features, averaged over levels.
+
+    Source: L_p in FLIPNET; the form is LPIPS without its learned weights, the features are those of the
+    VAE's encoder (our choice: no network trained elsewhere is needed).
+    """
+    levels = [
+        (F.normalize(x.float(), dim=1) - F.normalize(y.float(), dim=1)).square().sum(1).mean()
+        for x, y in zip(features(a), features(b), strict=True)
+    ]
+    return torch.stack(levels).mean()
+
+
+def sample_timesteps(
+    count: int, total: int, mean: float, std: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """Logit-normal timesteps, int64 (count,) in [0, total); std 0 means uniform. Source: our choice."""
+    if std == 0:
+        return torch.randint(0, total, (count,), generator=generator)
+    unit = torch.sigmoid(mean + std * torch.randn(count, generator=generator))
+    return (unit * total).long().clamp(max=total - 1)
+
+
+def gradient_energy(images: Tensor) -> Tensor:
+    """Mean squared horizontal and vertical finite difference of the channel mean; scalar."""
+    luma = images.mean(1)
+    return luma.diff(dim=-1).square().mean() + luma.diff(dim=-2).square().mean()
