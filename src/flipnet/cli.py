@@ -166,6 +166,74 @@ def restore(
 
 
 @app.command()
+def degrade(
+    inputs: Annotated[list[Path], typer.Argument(help="Aligned clean faces, or folders of them.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output folder.")],
+    variants: Annotated[int, typer.Option(min=1, help="Different results per face.")] = 1,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="flipnet (the network), or a naive recipe: real-esrgan, gfpgan, codeformer, difface, ..."
+        ),
+    ] = "flipnet",
+    seed: Seed = 0,
+    phi: Phi = 1.0,
+    steps: Steps = None,
+    model: Model = "compact",
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, max=1024, help="Results made at once.")] = 1,
+    shards: Annotated[
+        int | None,
+        typer.Option(min=1, show_default="PNG files", help="Write tar shards of N (clean, bad) pairs each."),
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Put identity distance and landmark shift in the report.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results that exist already.")
+    ] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave out results that exist already.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Write seeds and what was done to this JSON file.")
+    ] = None,
+) -> None:
+    """Make realistic bad versions of clean, aligned faces: NAME_00.png, NAME_01.png, ...
+
+    How bad a result is varies with its seed, which follows from --seed and the face's name. The naive recipes
+    need no model and ignore --phi, --steps, --model and --device.
+    """
+    if overwrite and skip_existing:
+        raise typer.BadParameter("give --overwrite or --skip-existing, not both")
+    if overwrite and shards is not None:
+        raise typer.BadParameter("shards are only added to, delete them or give another folder")
+    if measure and report is None:
+        raise typer.BadParameter("its numbers go to the report, give --report", param_hint="'--measure'")
+
+    from flipnet.commands.degrade import DegradeSettings, degrade_inputs
+    from flipnet.commands.outputs import Existing
+
+    settings = DegradeSettings(
+        output=output,
+        variants=variants,
+        method=method,
+        existing=Existing.OVERWRITE if overwrite else Existing.SKIP if skip_existing else Existing.FAIL,
+        seed=seed,
+        phi=phi,
+        steps=steps,
+        model=model,
+        device=device,
+        batch_size=batch_size,
+        shards=shards,
+        measure=measure,
+        report=report,
+    )
+    if not degrade_inputs(inputs, settings):
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the three pictures.")] = Path(
         "out/demo"
@@ -225,6 +293,29 @@ def train(
     numbers = run_recipe(recipe, tuple(overrides or ()), output or Path("runs") / recipe.stem, resume=resume)
     for name, value in numbers.items():
         typer.echo(f"{name} {value:.4g}")
+
+
+class WeightType(StrEnum):
+    """Number formats weights can be stored in."""
+
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="Model folder (a run's final/), bundled name, or hub id.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint folder to write.")],
+    vae: Annotated[
+        Path | None, typer.Option(help="Folder of a VAE whose decoder was finished later.")
+    ] = None,
+    dtype: Annotated[WeightType, typer.Option(help="Number format of the weights.")] = WeightType.FLOAT16,
+) -> None:
+    """Write a trained model as a checkpoint to ship."""
+    from flipnet.commands.export import export_model
+
+    export_model(model, output, vae=vae, dtype=dtype.value)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

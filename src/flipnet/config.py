@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -32,7 +32,8 @@ class DataConfig(_Table):
     """Where training and validation faces come from.
 
     Attributes:
-        train: image folders, tar shards or globs of either; relative to the working directory.
+        train: image folders, tar shards or globs of either; relative to the working directory. Every stage but
+            degradation, which has pairs of its own, needs them.
         val: the same for validation faces.
         size_px: side of the square faces.
         source_weights: how often a source is drawn relative to its share (key prefix -> factor).
@@ -40,8 +41,8 @@ class DataConfig(_Table):
         cache: folder for decoded faces and latents, reused by later stages.
     """
 
-    train: tuple[str, ...]
-    val: tuple[str, ...]
+    train: tuple[str, ...] = ()
+    val: tuple[str, ...] = ()
     size_px: Positive = 512
     source_weights: dict[str, NonNegative] = {}
     group_power: Fraction = 0.0
@@ -174,50 +175,107 @@ class AssociationConfig(_Table):
     degradation: DegradationConfig = DegradationConfig()
 
 
-class RestorationConfig(_Table):
+class ModeConfig(_Table):
+    """What training a mode has in common, whichever way the faces go.
+
+    Attributes:
+        lora_rank: rank of the LoRA on every attention projection (64 in the paper).
+        lora_convolutions: LoRA on the base's convolutions too (our choice).
+        rotary: 2-D rotary positions on the hub's queries and keys, started as a local kernel (our choice).
+        condition_gradient: let gradients flow through the condition pass.
+        hub_drop, concat_drop: probability per sample that the condition is withheld from hubs and tokens, or
+            from the extra input channels; drawn independently so that each path learns to stand alone.
+        timestep_mean, timestep_std: of the logit-normal timesteps; std 0 is uniform (our choice).
+        context_tokens: M of Adapter tau (77 for Stable Diffusion 2.1); by default the number of face tokens.
+    """
+
+    lora_rank: Positive = 64
+    lora_convolutions: bool = False
+    rotary: bool = False
+    condition_gradient: bool = True
+    hub_drop: Fraction = 0.1
+    concat_drop: Fraction = 0.1
+    timestep_mean: float = 0.0
+    timestep_std: NonNegative = 1.0
+    context_tokens: Positive | None = None
+
+
+class RestorationConfig(ModeConfig):
     """Restoration mode: LoRA, hubs and tau on a base, L_rm = L_ldm + mse_weight L_mse + perceptual_weight L_p.
 
     Attributes:
         base: folder with `vae`, `unet` and `scheduler` in diffusers' layout.
         face_encoder: folder that stage II wrote.
-        lora_rank: rank of the LoRA on every attention projection (64 in the paper).
         train_base: also train the base (our choice for the compact model, whose prior is small); the paper
             keeps it frozen.
-        rotary: 2-D rotary positions on the hub's queries and keys, started as a local kernel (our choice).
-        condition_gradient: let gradients flow through the condition pass.
-        hub_drop, concat_drop: probability per sample that the condition is withheld from hubs and tokens, or
-            from the extra input channels; drawn independently so that each path learns to stand alone.
+        base_learning_rate_scale: factor on the learning rate of the base's own weights.
         image_crop_latents: L_mse and L_p are taken on a random crop of this many latent pixels, 0 for whole.
         lq_variants: degraded variants cached per face, 0 degrades and encodes online.
-        timestep_mean, timestep_std: of the logit-normal timesteps; std 0 is uniform (our choice).
-        base_learning_rate_scale: factor on the learning rate of the base's own weights.
-        context_tokens: M of Adapter tau (77 for Stable Diffusion 2.1); by default the number of face tokens.
+        degradation: the online naive recipe.
+        offline: folders of offline pairs, as `flipnet degrade --shards` writes them: "+O/F".
+        offline_share: share of samples that are offline pairs.
         validation_preset: degradation of the validation faces.
         start_from: folder of an earlier run's pipeline to go on from, in place of base and face_encoder.
     """
 
     base: str
     face_encoder: str
-    lora_rank: Positive = 64
     train_base: bool = False
-    rotary: bool = False
-    condition_gradient: bool = True
-    hub_drop: Fraction = 0.1
-    concat_drop: Fraction = 0.1
+    base_learning_rate_scale: NonNegative = 1.0
     mse_weight: NonNegative = 1.0
     perceptual_weight: NonNegative = 0.1
     image_crop_latents: Annotated[int, Field(ge=0)] = 0
     lq_variants: Annotated[int, Field(ge=0)] = 0
-    timestep_mean: float = 0.0
-    timestep_std: NonNegative = 1.0
-    base_learning_rate_scale: NonNegative = 1.0
-    context_tokens: Positive | None = None
     degradation: DegradationConfig = DegradationConfig()
+    offline: tuple[str, ...] = ()
+    offline_share: Fraction = 0.5
     validation_preset: str = "medium"
     start_from: str | None = None
 
+    @model_validator(mode="after")
+    def _offline_pairs_are_not_cached(self) -> RestorationConfig:
+        if self.offline and self.lq_variants:
+            raise ValueError("offline pairs need lq_variants = 0, cached variants are online pairs only")
+        return self
 
-Stage = Literal["autoencoder", "prior", "embedding", "association", "restoration"]
+
+class PairSourceConfig(_Table):
+    """One source of real clean/degraded pairs.
+
+    Attributes:
+        layout: "shards" or the name of a public data set's folder layout, see `data.pair_layouts`.
+        path: folder, shard, or glob of shards.
+        weight: how often the source is drawn relative to the others.
+        key_weights: the same for parts of it, by key prefix.
+    """
+
+    layout: str
+    path: str
+    weight: NonNegative = 1.0
+    key_weights: dict[str, NonNegative] = {}
+
+
+class DegradationModeConfig(ModeConfig):
+    """Degradation mode: LoRA, hubs and the null context on a frozen base, L_ldm only (FLIPNET, "Losses").
+
+    Attributes:
+        base: folder of a pipeline whose base and VAE the mode shares.
+        pairs, val_pairs: real clean/degraded pairs.
+        crop_px: side of the random square crops.
+        window: range of the factor on the side of what is cut out and scaled to crop_px.
+        flip_horizontal, flip_vertical: mirror half of the crops.
+    """
+
+    base: str
+    pairs: tuple[PairSourceConfig, ...]
+    val_pairs: tuple[PairSourceConfig, ...]
+    crop_px: Positive = 384
+    window: tuple[float, float] = (1.0, 1.0)
+    flip_horizontal: bool = True
+    flip_vertical: bool = False
+
+
+Stage = Literal["autoencoder", "prior", "embedding", "association", "restoration", "degradation"]
 
 
 class Recipe(_Table):
@@ -232,13 +290,16 @@ class Recipe(_Table):
     embedding: EmbeddingConfig | None = None
     association: AssociationConfig | None = None
     restoration: RestorationConfig | None = None
+    degradation: DegradationModeConfig | None = None
 
     @model_validator(mode="after")
     def _one_stage(self) -> Recipe:
-        tables = ("autoencoder", "prior", "embedding", "association", "restoration")
+        tables = get_args(Stage)
         given = [name for name in tables if getattr(self, name) is not None]
         if given != [self.stage]:
             raise ValueError(f"stage is '{self.stage}' but the stage tables given are {given}")
+        if self.stage != "degradation" and not (self.data.train and self.data.val):
+            raise ValueError(f"data.train and data.val: stage '{self.stage}' needs faces")
         return self
 
 

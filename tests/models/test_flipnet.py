@@ -6,6 +6,7 @@ from flipnet.models.adapter import Adapter
 from flipnet.models.boosthub import hub_processors
 from flipnet.models.face_encoder import FaceEncoder
 from flipnet.models.flipnet import Flipnet, load_mode, mode_state_dict, save_base_unet, save_mode
+from flipnet.pipelines.pipeline import FlipnetPipeline
 from flipnet.types import FlipnetError, Mode, assign_roles
 from tiny import tiny_pipeline, tiny_unet
 
@@ -22,7 +23,7 @@ def tiny_network(*, concatenates=True):
 def predict(network, phi=1.0, seed=0):
     generator = torch.Generator().manual_seed(seed)
     latents = torch.randn(2, 4, 8, 8, generator=generator)
-    embedding = torch.randn(2, 16, 12, generator=generator)
+    embedding = torch.randn(2, 16, 12, generator=generator) if network.adapters[network.mode].embeds else None
     noisy = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(99))
     with torch.no_grad():
         return network(noisy, 500, network.condition(latents, embedding, phi=phi))
@@ -87,6 +88,27 @@ def test_modes_do_not_touch_each_other(pipeline):
     network.activate("restoration")
     assert torch.equal(predict(network), before)
     assert (degraded - before).abs().max() > 1e-3
+
+
+def test_mode_without_embedding_and_with_convolutions_round_trips(tmp_path, pipeline):
+    network = pipeline.network
+    network.add_mode(
+        "degradation", lora_rank=4, rotary=True, context_tokens=16, embeds=False, lora_convolutions=True
+    )
+    assert network.embed(torch.zeros(1, 3, 64, 64)) is None
+    keys = mode_state_dict(network, "degradation").keys()
+    assert any("conv1.lora_A" in key for key in keys)
+    assert [key for key in keys if key.startswith("tau.")] == ["tau.null"]
+    for parameter in network.mode_parameters("degradation"):
+        torch.nn.init.normal_(parameter, std=0.1)
+    want = predict(network)
+    pipeline.save_pretrained(tmp_path / "two")
+    again = FlipnetPipeline.from_pretrained(tmp_path / "two").network
+    again.activate("degradation")
+    torch.testing.assert_close(predict(again), want)
+    again.activate("restoration")
+    network.activate("restoration")
+    torch.testing.assert_close(predict(again), predict(network))
 
 
 def test_unknown_mode_is_named(pipeline):

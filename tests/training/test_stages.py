@@ -1,11 +1,17 @@
 """Every stage end to end at tiny size, each on what the one before it wrote."""
 
+import io
 import json
+import tarfile
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageFilter
 from safetensors.torch import load_file
 
+from flipnet.config import RecipeError
+from flipnet.data.shards import PairRecord, ShardWriter
 from flipnet.models.backbone import load_component, load_vae
 from flipnet.models.face_encoder import FaceEncoder
 from flipnet.pipelines.pipeline import FlipnetPipeline
@@ -123,3 +129,87 @@ def test_decoder_can_be_finished_without_moving_the_latents(tmp_path, stages, wr
     assert torch.equal(before.encode(image).latents, after.encode(image).latents)
     assert before.config.latents_std == after.config.latents_std
     assert (before(image) - after(image)).abs().max() > 1e-4
+
+
+@pytest.fixture
+def pair_shard(tmp_path, face_folder):
+    """A tar of clean/degraded pairs: each picture and a blurred copy of it."""
+    path = tmp_path / "pairs.tar"
+    with tarfile.open(path, "w") as tar:
+        for file in sorted(face_folder.iterdir()):
+            with Image.open(file) as image:
+                pictures = {"hq": image.copy(), "lq": image.filter(ImageFilter.GaussianBlur(2))}
+            for role, picture in pictures.items():
+                content = io.BytesIO()
+                picture.save(content, "webp", lossless=True)
+                info = tarfile.TarInfo(f"{file.stem}.{role}.webp")
+                info.size = len(content.getvalue())
+                tar.addfile(info, io.BytesIO(content.getvalue()))
+    return path
+
+
+DEGRADATION = """base = "{base}"
+crop_px = 64
+lora_rank = 4
+lora_convolutions = true
+rotary = true
+[[degradation.pairs]]
+layout = "shards"
+path = "{shard}"
+key_weights = {{ synthetic = 2.0 }}
+[[degradation.val_pairs]]
+layout = "shards"
+path = "{shard}"
+"""
+
+
+def test_degradation_mode_joins_a_checkpoint_and_changes_nothing_else(
+    tmp_path, write_recipe, tiny_checkpoint, pair_shard
+):
+    table = DEGRADATION.format(base=tiny_checkpoint, shard=pair_shard)
+    numbers = run_recipe(write_recipe("degradation", table), output=tmp_path / "run")
+    assert numbers["val_ldm"] > 0
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert {"total", "ldm"} <= lines[0].keys()
+    assert not {"mse", "perceptual"} & lines[0].keys()  # L_ldm only
+
+    before, after = tiny_checkpoint, tmp_path / "run/final"
+    for part in ("unet", "vae", "face_encoder"):
+        name = f"{part}/diffusion_pytorch_model.safetensors"
+        old, new = load_file(before / name), load_file(after / name)
+        assert all(torch.equal(old[key], new[key]) for key in old)
+    mode = "modes/restoration.safetensors"
+    old, new = load_file(before / mode), load_file(after / mode)
+    assert all(torch.equal(old[key], new[key]) for key in old)
+    learnt = load_file(after / "modes/degradation.safetensors")
+    assert all(value.abs().max() > 0 for key, value in learnt.items() if "lora_B" in key or "hub_out" in key)
+
+    pipeline = FlipnetPipeline.from_pretrained(after)
+    face = torch.rand(1, 3, 64, 64) * 2 - 1
+    out = {
+        name: pipeline(face, mode=name, generator=torch.Generator().manual_seed(0), output_type="pt").images
+        for name in ("restoration", "degradation")
+    }
+    assert (out["restoration"] - out["degradation"]).abs().max() > 1e-3
+
+
+def test_offline_pairs_are_mixed_in_and_their_loss_is_told_apart(tmp_path, stages, write_recipe, face_folder):
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    with ShardWriter(tmp_path / "offline") as writer:
+        for number in range(3):
+            record = PairRecord(method="flipnet", seed=number)
+            writer.write(f"face-{number}", pixels, pixels, record)
+    table = RESTORATION.format(**stages, train_base="false", variants=0)
+    table += f'offline = ["{tmp_path}/offline"]\noffline_share = 0.5'
+    run_recipe(write_recipe("restoration", table, steps=6), output=tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    seen = set().union(*(line.keys() for line in lines))
+    assert {"ldm_online", "ldm_offline"} <= seen
+    mixed = [line for line in lines if {"ldm_online", "ldm_offline"} <= line.keys()]
+    assert all(line["ldm"] == pytest.approx((line["ldm_online"] + line["ldm_offline"]) / 2) for line in mixed)
+
+
+def test_offline_pairs_with_cached_variants_are_a_contradiction(tmp_path, stages, write_recipe):
+    table = RESTORATION.format(**stages, train_base="false", variants=2) + 'offline = ["x"]'
+    with pytest.raises(RecipeError, match="offline pairs need lq_variants = 0"):
+        run_recipe(write_recipe("restoration", table), output=tmp_path / "run")

@@ -12,13 +12,36 @@ import numpy as np
 from flipnet.data.datasets import FaceDataset
 
 
+class DecodedFaces:
+    """Faces in memory or memory-mapped, with the reading interface of `FaceDataset`.
+
+    Attributes:
+        pixels: uint8 (N, S, S, 3) RGB.
+        keys: one per face.
+    """
+
+    def __init__(self, pixels: np.ndarray, keys: Sequence[str]) -> None:
+        self.pixels, self.keys = pixels, tuple(keys)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def read(self, index: int) -> np.ndarray:
+        """Return a copy of face `index`, uint8 (S, S, 3) RGB."""
+        return np.array(self.pixels[index])
+
+    def subset(self, indices: Sequence[int]) -> DecodedFaces:
+        """Return copies of some of the faces."""
+        return DecodedFaces(np.stack([self.read(i) for i in indices]), [self.keys[i] for i in indices])
+
+
 def fingerprint(*parts: object) -> str:
     """Return 16 hex digits that change when any part's text changes."""
     return hashlib.sha256("\n".join(str(part) for part in parts).encode()).hexdigest()[:16]
 
 
-def decoded_faces(faces: FaceDataset, cache: Path) -> np.ndarray:
-    """Return all faces as a read-only uint8 (N, S, S, 3) RGB memory map, decoding them at the first call.
+def decoded_faces(faces: FaceDataset, cache: Path) -> DecodedFaces:
+    """Return all faces as a read-only memory map, decoding them at the first call.
 
     The file is named after the faces' keys and size; it is written under a temporary name and renamed.
     """
@@ -29,14 +52,7 @@ def decoded_faces(faces: FaceDataset, cache: Path) -> np.ndarray:
         shape = (len(faces), faces.size_px, faces.size_px, 3)
         array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
         for index in range(len(faces)):
-            array[index] = faces[index]["hq"].permute(1, 2, 0).numpy()
+            array[index] = faces.read(index)
         array.flush()
         os.replace(partial, path)
-    return np.load(path, mmap_mode="r")
-
-
-def key_weights(keys: Sequence[str], source_weights: dict[str, float], group_power: float) -> np.ndarray:
-    """Sampling weights per key, float64 (N,): see `datasets.balanced_weights`."""
-    from flipnet.data.datasets import balanced_weights
-
-    return np.asarray(balanced_weights(keys, source_weights, group_power), np.float64)
+    return DecodedFaces(np.load(path, mmap_mode="r"), faces.keys)

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from flipnet.data.colour import to_grayscale
-from flipnet.data.degradation import DegradationRanges, degrade, sample_parameters
+from flipnet.data.degradation import DegradationRecipe, degrade, sample_parameters
 from flipnet.images import SUPPORTED_SUFFIXES, find_images, read_photo, to_8_bit
 from flipnet.types import FlipnetError
 
@@ -176,6 +176,18 @@ class FaceDataset(Dataset[dict[str, Any]]):
         return {"key": self.keys[index], "hq": _to_tensor(self.read(index))}
 
 
+class FaceSource(Protocol):
+    """Faces that can be read one by one: `FaceDataset`, or `cache.DecodedFaces`."""
+
+    keys: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> np.ndarray:
+        """Return face `index` as uint8 (S, S, 3) RGB."""
+        ...
+
+
 class DegradedFaceDataset(Dataset[dict[str, Any]]):
     """HQ faces with an LQ made on access.
 
@@ -189,9 +201,7 @@ class DegradedFaceDataset(Dataset[dict[str, Any]]):
         flip: mirror half of the items left to right, as all public recipes do.
     """
 
-    def __init__(
-        self, faces: FaceDataset, recipes: Sequence[DegradationRanges], *, flip: bool = True
-    ) -> None:
+    def __init__(self, faces: FaceSource, recipes: Sequence[DegradationRecipe], *, flip: bool = True) -> None:
         if not recipes:
             raise FlipnetError("At least one degradation recipe is needed.")
         self.faces, self.recipes, self.flip = faces, tuple(recipes), flip

@@ -1,7 +1,8 @@
-"""The naive degradation recipe: blur, downsample, noise, JPEG, resize back, colour, as pure functions.
+"""Degradation recipes by name, and the naive one: blur, downsample, noise, JPEG, resize back, colour.
 
 Drawing (`sample_parameters`) and doing (`degrade`) are apart, so every degraded face can be described, stored
-and made again. Inside, images are float32 (H, W, 3) RGB on the 0..255 scale ("levels").
+and made again. Both work for every recipe; `second_order` holds the one that is not naive.
+Inside, images are float32 (H, W, 3) RGB on the 0..255 scale ("levels").
 
 Source: the order, the border and interpolation conventions and the ranges are those of the public recipes of
 GFPGAN v1, CodeFormer and DifFace (each preset names its file); the three benchmark severities are ours.
@@ -12,19 +13,50 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from flipnet.data.colour import ColourJitter, apply_jitter, round_to_uint8, to_grayscale
 from flipnet.data.filters import convolve, jpeg_round_trip, resize_bilinear
+from flipnet.data.kernels import BlurKernel
+from flipnet.data.second_order import REAL_ESRGAN
 from flipnet.types import FlipnetError
 
 Range = tuple[float, float]
 
 
+class Degradation(Protocol):
+    """One drawn degradation: a frozen dataclass, so that `dataclasses.asdict` describes it."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def grayscale(self) -> bool:
+        """Whether the result is gray, and the HQ target should be."""
+        ...
+
+    def apply(self, hq: np.ndarray) -> np.ndarray:
+        """Degrade one image, see `degrade`."""
+        ...
+
+
+class DegradationRecipe(Protocol):
+    """What degradations are drawn from."""
+
+    @property
+    def name(self) -> str:
+        """The recipe's name, as in `PRESETS`."""
+        ...
+
+    def sample(self, rng: np.random.Generator) -> Degradation:
+        """Draw one degradation, see `sample_parameters`."""
+        ...
+
+
 @dataclass(frozen=True)
 class DegradationRanges:
-    """The ranges one recipe draws from, uniformly, both ends included.
+    """The ranges one naive recipe draws from, uniformly, both ends included.
 
     Attributes:
         name: the recipe's name, as in `PRESETS`.
@@ -72,6 +104,49 @@ class DegradationRanges:
         if not 1 <= low <= high <= 100:
             raise FlipnetError(f"jpeg_quality must be (low, high) within 1..100, got ({low}, {high}).")
 
+    def sample(self, rng: np.random.Generator) -> DegradationParameters:
+        """Draw one degradation.
+
+        The number of random values taken from `rng` does not depend on their outcome, so that two recipes
+        which differ in one range stay comparable face by face (our choice). Source: GFPGAN v1, which draws the
+        same quantities; a round blur has one sigma, any other two independent ones and an angle.
+        """
+        sigma_x, sigma_y = (float(rng.uniform(*self.blur_sigma_px)) for _ in range(2))
+        angle = float(rng.uniform(-np.pi, np.pi))
+        isotropic = rng.uniform() < self.isotropic_probability
+        downsample = float(rng.uniform(*self.downsample))
+        noise_std = float(rng.uniform(*self.noise_std_levels))
+        noise_seed = int(rng.integers(2**32))
+        quality = round(float(rng.uniform(*self.jpeg_quality)))
+        shifted = rng.uniform() < self.colour_shift_probability
+        r, g, b = (float(s) for s in rng.uniform(-self.colour_shift_levels, self.colour_shift_levels, 3))
+        grayscale = bool(rng.uniform() < self.grayscale_probability)
+        jittered = rng.uniform() < self.jitter_probability
+        jitter = self._sample_jitter(rng)
+        return DegradationParameters(
+            blur_sigma_x_px=sigma_x,
+            blur_sigma_y_px=sigma_x if isotropic else sigma_y,
+            blur_angle_rad=0.0 if isotropic else angle,
+            kernel_size_px=self.kernel_size_px,
+            downsample=downsample,
+            noise_std_levels=noise_std,
+            noise_seed=noise_seed,
+            jpeg_quality=quality,
+            colour_shift_levels=(r, g, b) if shifted else None,
+            grayscale=grayscale,
+            jitter=jitter if jittered else None,
+        )
+
+    def _sample_jitter(self, rng: np.random.Generator) -> ColourJitter:
+        names = ("brightness", "contrast", "saturation", "hue_turns")
+        return ColourJitter(
+            brightness=float(rng.uniform(*self.jitter_brightness)),
+            contrast=float(rng.uniform(*self.jitter_contrast)),
+            saturation=float(rng.uniform(*self.jitter_saturation)),
+            hue_turns=float(rng.uniform(*self.jitter_hue_turns)),
+            order=tuple(names[i] for i in rng.permutation(4)),
+        )
+
 
 @dataclass(frozen=True)
 class DegradationParameters:
@@ -103,6 +178,25 @@ class DegradationParameters:
     grayscale: bool = False
     jitter: ColourJitter | None = None
 
+    def apply(self, hq: np.ndarray) -> np.ndarray:
+        """Blur, downsample, add noise, JPEG, resize back, change colours, round; see `degrade`.
+
+        Raises FlipnetError also for sides too short to mirror half the kernel.
+        Source: GFPGAN gfpgan/data/ffhq_degradation_dataset.py, read for its order and conventions.
+        """
+        _check_image(hq, self.kernel_size_px)
+        height, width = hq.shape[:2]
+        levels = hq.astype(np.float32)
+        levels = convolve(levels, gaussian_kernel(self))
+        # GFPGAN's int(side // factor), kept from reaching zero.
+        small = (max(1, int(height // self.downsample)), max(1, int(width // self.downsample)))
+        levels = resize_bilinear(levels, *small)
+        noise = np.random.default_rng(self.noise_seed).standard_normal(levels.shape, dtype=np.float32)
+        levels = np.clip(levels + np.float32(self.noise_std_levels) * noise, 0, 255)
+        levels = jpeg_round_trip(round_to_uint8(levels), self.jpeg_quality).astype(np.float32)
+        levels = resize_bilinear(levels, height, width)
+        return round_to_uint8(_change_colours(levels, self))
+
 
 _RECIPES = (
     # GFPGAN options/train_gfpgan_v1.yml
@@ -127,88 +221,38 @@ _RECIPES = (
     DegradationRanges("severe", (2, 15), (8, 30), (5, 20), (30, 70)),
 )
 
-PRESETS: Mapping[str, DegradationRanges] = MappingProxyType({recipe.name: recipe for recipe in _RECIPES})
-"""Recipes by name: gfpgan, codeformer, codeformer-small, difface, mild, medium, severe."""
+PRESETS: Mapping[str, DegradationRecipe] = MappingProxyType(
+    {recipe.name: recipe for recipe in (*_RECIPES, REAL_ESRGAN)}
+)
+"""Recipes by name: gfpgan, codeformer, codeformer-small, difface, mild, medium, severe, real-esrgan."""
 
 
-def preset(name: str) -> DegradationRanges:
+def preset(name: str) -> DegradationRecipe:
     """Return `PRESETS[name]`; an unknown name raises FlipnetError listing the known ones."""
     if name not in PRESETS:
         raise FlipnetError(f"Unknown degradation '{name}'; known are {', '.join(PRESETS)}.")
     return PRESETS[name]
 
 
-def sample_parameters(ranges: DegradationRanges, rng: np.random.Generator) -> DegradationParameters:
-    """Draw one degradation.
-
-    The number of random values taken from `rng` does not depend on their outcome, so that two recipes which
-    differ in one range stay comparable face by face (our choice). Source: GFPGAN v1, which draws the same
-    quantities; a round blur has one sigma, any other two independent ones and an angle.
-    """
-    sigma_x, sigma_y = (float(rng.uniform(*ranges.blur_sigma_px)) for _ in range(2))
-    angle = float(rng.uniform(-np.pi, np.pi))
-    isotropic = rng.uniform() < ranges.isotropic_probability
-    downsample = float(rng.uniform(*ranges.downsample))
-    noise_std = float(rng.uniform(*ranges.noise_std_levels))
-    noise_seed = int(rng.integers(2**32))
-    quality = round(float(rng.uniform(*ranges.jpeg_quality)))
-    shifted = rng.uniform() < ranges.colour_shift_probability
-    r, g, b = (float(s) for s in rng.uniform(-ranges.colour_shift_levels, ranges.colour_shift_levels, 3))
-    grayscale = bool(rng.uniform() < ranges.grayscale_probability)
-    jittered = rng.uniform() < ranges.jitter_probability
-    jitter = _sample_jitter(ranges, rng)
-    return DegradationParameters(
-        blur_sigma_x_px=sigma_x,
-        blur_sigma_y_px=sigma_x if isotropic else sigma_y,
-        blur_angle_rad=0.0 if isotropic else angle,
-        kernel_size_px=ranges.kernel_size_px,
-        downsample=downsample,
-        noise_std_levels=noise_std,
-        noise_seed=noise_seed,
-        jpeg_quality=quality,
-        colour_shift_levels=(r, g, b) if shifted else None,
-        grayscale=grayscale,
-        jitter=jitter if jittered else None,
-    )
+def sample_parameters(ranges: DegradationRecipe, rng: np.random.Generator) -> Degradation:
+    """Draw one degradation from any recipe; the parameters are a frozen dataclass, see the recipe's `sample`."""
+    return ranges.sample(rng)
 
 
-def _sample_jitter(ranges: DegradationRanges, rng: np.random.Generator) -> ColourJitter:
-    names = ("brightness", "contrast", "saturation", "hue_turns")
-    return ColourJitter(
-        brightness=float(rng.uniform(*ranges.jitter_brightness)),
-        contrast=float(rng.uniform(*ranges.jitter_contrast)),
-        saturation=float(rng.uniform(*ranges.jitter_saturation)),
-        hue_turns=float(rng.uniform(*ranges.jitter_hue_turns)),
-        order=tuple(names[i] for i in rng.permutation(4)),
-    )
-
-
-def degrade(hq: np.ndarray, parameters: DegradationParameters) -> np.ndarray:
-    """Degrade one image: blur, downsample, noise, JPEG, resize back, colour, round.
+def degrade(hq: np.ndarray, parameters: Degradation) -> np.ndarray:
+    """Degrade one image as drawn.
 
     `hq` and the result are uint8 (H, W, 3) RGB of the same size. The same parameters give the same bytes (on
-    one version of numpy, scipy and the JPEG library). Levels are clipped after the noise and after each
-    colour step; rounding happens where JPEG needs it and at the very end.
-    Raises FlipnetError for another dtype or shape, and for sides too short to mirror half the kernel.
-    Source: GFPGAN gfpgan/data/ffhq_degradation_dataset.py, read for its order and conventions.
+    one version of numpy, scipy, torch and the JPEG library). Levels are clipped after noise and colour steps;
+    rounding happens where JPEG needs it and at the very end.
+    Raises FlipnetError for another dtype or shape, and for sides too short for the recipe.
     """
-    _check_image(hq, parameters.kernel_size_px)
-    height, width = hq.shape[:2]
-    levels = hq.astype(np.float32)
-    levels = convolve(levels, gaussian_kernel(parameters))
-    # GFPGAN's int(side // factor), kept from reaching zero.
-    small = (max(1, int(height // parameters.downsample)), max(1, int(width // parameters.downsample)))
-    levels = resize_bilinear(levels, *small)
-    noise = np.random.default_rng(parameters.noise_seed).standard_normal(levels.shape, dtype=np.float32)
-    levels = np.clip(levels + np.float32(parameters.noise_std_levels) * noise, 0, 255)
-    levels = jpeg_round_trip(round_to_uint8(levels), parameters.jpeg_quality).astype(np.float32)
-    levels = resize_bilinear(levels, height, width)
-    return round_to_uint8(_change_colours(levels, parameters))
+    return parameters.apply(hq)
 
 
 def degrade_with(
-    ranges: DegradationRanges, hq: np.ndarray, seed: int | tuple[int, ...]
-) -> tuple[np.ndarray, DegradationParameters]:
+    ranges: DegradationRecipe, hq: np.ndarray, seed: int | tuple[int, ...]
+) -> tuple[np.ndarray, Degradation]:
     """Draw one degradation with `np.random.default_rng(seed)` and apply it; see `degrade`."""
     parameters = sample_parameters(ranges, np.random.default_rng(seed))
     return degrade(hq, parameters), parameters
@@ -228,14 +272,13 @@ def gaussian_kernel(parameters: DegradationParameters) -> np.ndarray:
     exp(-(u²/σx² + v²/σy²) / 2) at whole pixels, (u, v) being (x, y) turned by the angle; cut to K x K, then
     normalised. Source: bivariate Gaussian of the public recipes.
     """
-    half = parameters.kernel_size_px // 2
-    offsets = np.arange(-half, half + 1, dtype=np.float64)
-    x, y = offsets[None, :], offsets[:, None]
-    cos, sin = np.cos(parameters.blur_angle_rad), np.sin(parameters.blur_angle_rad)
-    u = (cos * x + sin * y) / parameters.blur_sigma_x_px
-    v = (cos * y - sin * x) / parameters.blur_sigma_y_px
-    kernel = np.exp(-0.5 * (u**2 + v**2))
-    return (kernel / kernel.sum()).astype(np.float32)
+    return BlurKernel(
+        "gaussian",
+        parameters.kernel_size_px,
+        parameters.blur_sigma_x_px,
+        parameters.blur_sigma_y_px,
+        parameters.blur_angle_rad,
+    ).weights()
 
 
 def _change_colours(levels: np.ndarray, parameters: DegradationParameters) -> np.ndarray:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import io
+from typing import Literal
 
 import numpy as np
+import torch
 from PIL import Image
 from scipy import fft
+from torch.nn import functional as F
+
+ResizeMode = Literal["area", "bilinear", "bicubic"]
 
 
 def convolve(levels: np.ndarray, kernel: np.ndarray) -> np.ndarray:
@@ -51,6 +56,21 @@ def _resize_axis(levels: np.ndarray, side: int, axis: int) -> np.ndarray:
     far *= weight
     far += near
     return far
+
+
+def resize_by_mode(levels: np.ndarray, height: int, width: int, mode: ResizeMode) -> np.ndarray:
+    """Resize float32 (H, W, C) to (height, width, C); bicubic may overshoot the range of the input.
+
+    "area" averages the pixels that a new pixel covers wholly or in part (so it repeats pixels when growing);
+    "bilinear" and "bicubic" (a = -0.75) take 2 and 4 taps per axis at half-pixel centres, without antialiasing.
+    Source: torch's `interpolate`, which Real-ESRGAN resizes with.
+    """
+    if levels.shape[:2] == (height, width):
+        return levels
+    planes = torch.from_numpy(np.ascontiguousarray(levels.transpose(2, 0, 1)))[None]
+    align_corners = None if mode == "area" else False
+    resized = F.interpolate(planes, (height, width), mode=mode, align_corners=align_corners)
+    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 
 def jpeg_round_trip(pixels: np.ndarray, quality: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+CONVOLUTION_TARGETS = ("conv_in", "conv1", "conv2", "conv_out")
 
 
 class Adapter(nn.Module):
@@ -19,13 +20,26 @@ class Adapter(nn.Module):
     Args:
         num_tokens, embedding_dim: N and D of the embedding.
         context_tokens, context_dim: M and C that the base expects (77 and 1024 for Stable Diffusion 2.1).
+        embeds: False leaves the learned null context alone, for a mode whose training pairs are not faces.
 
     The last projection starts small, so that training starts near the null context. Source: FLIPNET,
     "Adapter"; a linear map, an MLP and a linear map along the tokens where N differs from M are our choice.
     """
 
-    def __init__(self, num_tokens: int, embedding_dim: int, context_tokens: int, context_dim: int) -> None:
+    def __init__(
+        self,
+        num_tokens: int,
+        embedding_dim: int,
+        context_tokens: int,
+        context_dim: int,
+        *,
+        embeds: bool = True,
+    ) -> None:
         super().__init__()
+        self.embeds = embeds
+        self.null = nn.Parameter(torch.zeros(context_tokens, context_dim))
+        if not embeds:
+            return
         self.norm = nn.LayerNorm(embedding_dim)
         self.tau_in = nn.Linear(embedding_dim, context_dim)
         self.tau_out = nn.Linear(context_dim, context_dim)
@@ -33,7 +47,6 @@ class Adapter(nn.Module):
         self.resample = (
             nn.Linear(num_tokens, context_tokens) if num_tokens != context_tokens else nn.Identity()
         )
-        self.null = nn.Parameter(torch.zeros(context_tokens, context_dim))
         nn.init.normal_(self.tau_out.weight, std=0.02)
 
     def forward(self, embedding: Tensor) -> Tensor:
@@ -47,9 +60,14 @@ class Adapter(nn.Module):
         return self.null.expand(batch, -1, -1)
 
 
-def add_lora(unet: UNet2DConditionModel, adapter: str, rank: int) -> None:
-    """Add a named LoRA of the given rank to every self- and cross-attention projection (output zero at first)."""
+def add_lora(unet: UNet2DConditionModel, adapter: str, rank: int, *, convolutions: bool = False) -> None:
+    """Add a named LoRA of the given rank to every self- and cross-attention projection (output zero at first).
+
+    `convolutions` adds the base's convolutions too (our choice for the compact degradation mode: the texture of
+    noise and compression is made where the compact base has no attention).
+    """
+    targets = [*LORA_TARGETS, *(CONVOLUTION_TARGETS if convolutions else ())]
     unet.add_adapter(
-        LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(LORA_TARGETS)),
+        LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets),
         adapter_name=adapter,
     )

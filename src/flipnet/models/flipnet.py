@@ -63,15 +63,28 @@ class Flipnet(nn.Module):
         """Whether the base has input channels for the condition latents."""
         return self.unet.config.in_channels == 2 * self.latent_channels
 
-    def add_mode(self, name: str, *, lora_rank: int, rotary: bool, context_tokens: int) -> None:
-        """Add an untrained mode: LoRA, hubs and tau, all starting as no change to the base."""
-        add_lora(self.unet, name, lora_rank)
+    def add_mode(
+        self,
+        name: str,
+        *,
+        lora_rank: int,
+        rotary: bool,
+        context_tokens: int,
+        embeds: bool = True,
+        lora_convolutions: bool = False,
+    ) -> None:
+        """Add an untrained mode: LoRA, hubs and tau, all starting as no change to the base.
+
+        See `add_lora`, `BoostHub` and `Adapter` for the arguments.
+        """
+        add_lora(self.unet, name, lora_rank, convolutions=lora_convolutions)
         add_hubs(self.unet, name, rotary=rotary)
         self.adapters[name] = Adapter(
             self.face_encoder.num_tokens,
             self.face_encoder.config.embedding_dim,
             context_tokens,
             self.unet.config.cross_attention_dim,
+            embeds=embeds,
         )
         self.activate(name)
 
@@ -91,10 +104,14 @@ class Flipnet(nn.Module):
         hubs = [p for hub in hub_processors(self.unet).values() for p in hub.hubs[name].parameters()]
         return lora + hubs + list(self.adapters[name].parameters())
 
+    def embed(self, faces: Tensor) -> Tensor | None:
+        """Return the embedding of condition faces (B, 3, S, S) in [-1, 1], None where the mode in use has none."""
+        return self.face_encoder(faces) if self.adapters[self.mode or ""].embeds else None
+
     def condition(
         self,
         latents: Tensor,
-        embedding: Tensor,
+        embedding: Tensor | None,
         *,
         phi: float | Tensor = 1.0,
         concat_scale: float | Tensor | None = None,
@@ -105,7 +122,7 @@ class Flipnet(nn.Module):
 
         Args:
             latents: condition latents (B, L, h, w), clean.
-            embedding: face embedding (B, N, D).
+            embedding: face embedding (B, N, D), None for the learned null context.
             phi: boosting weight φ, a number or (B,).
             concat_scale: factor (a number or (B, 1, 1, 1)) on the latents given to the extra input channels;
                 by default min(φ, 1), so that φ = 0 is pure generation.
@@ -117,11 +134,12 @@ class Flipnet(nn.Module):
         tau = self.adapters[self.mode or ""]
         assert isinstance(tau, Adapter)
         null = tau.null_tokens(len(latents)).to(latents.dtype)
-        tokens = tau(embedding)
-        if keep is not None:
-            tokens = torch.where(keep[:, None, None], tokens, null.to(tokens.dtype))
-        elif not isinstance(phi, Tensor) and phi == 0:
+        if embedding is None or (not isinstance(phi, Tensor) and phi == 0):
             tokens = null
+        else:
+            tokens = tau(embedding)
+            if keep is not None:
+                tokens = torch.where(keep[:, None, None], tokens, null.to(tokens.dtype))
         features = ConditionFeatures(recording=True)
         with torch.set_grad_enabled(gradient and torch.is_grad_enabled()):
             self._forward(latents, CONDITION_TIMESTEP, null, features, None)
@@ -185,7 +203,14 @@ def save_mode(network: Flipnet, name: str, file: Path, dtype: torch.dtype | None
     assert isinstance(tau, Adapter)
     rotary = next(iter(hub_processors(network.unet).values())).hubs[name].rotary
     rank = network.unet.peft_config[name].r
-    metadata = {"lora_rank": str(rank), "rotary": str(rotary), "context_tokens": str(len(tau.null))}
+    targets = network.unet.peft_config[name].target_modules
+    metadata = {
+        "lora_rank": str(rank),
+        "lora_convolutions": str("conv1" in targets),
+        "rotary": str(rotary),
+        "context_tokens": str(len(tau.null)),
+        "embeds": str(tau.embeds),
+    }
     state = {
         k: v.detach().to(dtype or v.dtype).contiguous() for k, v in mode_state_dict(network, name).items()
     }
@@ -201,10 +226,19 @@ def load_mode(network: Flipnet, name: str, file: Path) -> None:
         metadata = opened.metadata() or {}
     try:
         rank, tokens = int(metadata["lora_rank"]), int(metadata["context_tokens"])
-        rotary = metadata["rotary"] == "True"
+        rotary, embeds, convolutions = (
+            metadata[key] == "True" for key in ("rotary", "embeds", "lora_convolutions")
+        )
     except (KeyError, ValueError) as error:
         raise FlipnetError(f"{file}: not a mode file of flipnet, its metadata lacks {error}") from error
-    network.add_mode(name, lora_rank=rank, rotary=rotary, context_tokens=tokens)
+    network.add_mode(
+        name,
+        lora_rank=rank,
+        rotary=rotary,
+        context_tokens=tokens,
+        embeds=embeds,
+        lora_convolutions=convolutions,
+    )
     state = load_file(file)
     expected = mode_state_dict(network, name)
     wrong = sorted(

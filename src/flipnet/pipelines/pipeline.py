@@ -192,7 +192,7 @@ class FlipnetPipeline(DiffusionPipeline):
         self.network.activate(mode)
         with self._autocast():
             latents = encode_latents(self.vae, faces)
-            condition = self.network.condition(latents, self.network.face_encoder(faces), phi=phi)
+            condition = self.network.condition(latents, self.network.embed(faces), phi=phi)
             noise = initial_noise(generators, tuple(latents.shape[1:]), self.device)
             denoised = denoise(
                 lambda noisy, timestep: self.network(noisy, timestep, condition),

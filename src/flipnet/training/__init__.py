@@ -12,7 +12,8 @@ STAGE_MODULES = {
     "prior": "flipnet.training.prior",
     "embedding": "flipnet.training.embedding",
     "association": "flipnet.training.embedding",
-    "restoration": "flipnet.training.modes",
+    "restoration": "flipnet.training.restoration",
+    "degradation": "flipnet.training.degradation",
 }
 
 

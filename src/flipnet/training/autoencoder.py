@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from flipnet.config import AutoencoderConfig, Recipe
-from flipnet.data.cache import decoded_faces, key_weights
-from flipnet.data.datasets import FaceDataset
 from flipnet.data.degradation import degrade_with, preset
 from flipnet.models.autoencoder import CompactAutoencoder
 from flipnet.models.backbone import load_component
+from flipnet.training.faces import load_faces
 from flipnet.training.loop import TrainingStage, seeded_batches
 from flipnet.training.objective import gradient_l1, psnr, to_unit_range
 
@@ -63,13 +62,8 @@ def build(recipe: Recipe) -> TrainingStage:
     """Assemble the stage from its recipe."""
     config = recipe.autoencoder
     assert config is not None
-    data = recipe.data
-    train_faces = FaceDataset(data.train, size_px=data.size_px)
-    val_faces = FaceDataset(data.val, size_px=data.size_px)
-    cache = Path(data.cache)
-    crops = CropDataset(decoded_faces(train_faces, cache), config)
-    val = decoded_faces(val_faces, cache)
-    weights = key_weights(train_faces.keys, data.source_weights, data.group_power)
+    faces, val_faces, weights = load_faces(recipe.data)
+    crops, val = CropDataset(faces.pixels, config), val_faces.pixels
     if config.start_from:
         vae = load_component(Path(config.start_from), {"CompactAutoencoder": CompactAutoencoder})
     else:

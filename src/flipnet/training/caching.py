@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flipnet.data.cache import fingerprint
+from flipnet.data.cache import DecodedFaces, fingerprint
 from flipnet.data.latents import cached_encoding, degraded_face
 from flipnet.models.backbone import encode_latents
 from flipnet.models.face_encoder import FaceEncoder, as_tokens, prepare_face
@@ -22,10 +22,8 @@ def weights_fingerprint(*models: nn.Module) -> str:
     return fingerprint(*(f"{p.double().sum().item():.10g}" for model in models for p in model.parameters()))
 
 
-def cached_hq_latents(
-    vae: nn.Module, faces: np.ndarray, keys: Sequence[str], cache: Path
-) -> tuple[np.ndarray, np.ndarray]:
-    """Latents of the faces (N, S, S, 3) and of their mirror images, float16 (N, L, h, w) each."""
+def cached_hq_latents(vae: nn.Module, faces: DecodedFaces, cache: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Latents of the faces and of their mirror images, float16 (N, L, h, w) each."""
 
     @torch.no_grad()
     def encode(image: Tensor) -> dict[str, Tensor]:
@@ -33,8 +31,8 @@ def cached_hq_latents(
             return {"latents": encode_latents(vae, image)}
 
     def latents(name: str, step: int) -> np.ndarray:
-        name = f"hq-{fingerprint(weights_fingerprint(vae), *keys)}-{name}"
-        return cached_encoding(lambda i: _image(faces[i][:, ::step]), len(faces), encode, cache, name)[
+        name = f"hq-{fingerprint(weights_fingerprint(vae), *faces.keys)}-{name}"
+        return cached_encoding(lambda i: _image(faces.read(i)[:, ::step]), len(faces), encode, cache, name)[
             "latents"
         ]
 
@@ -46,13 +44,12 @@ class LqVariants:
     """How degraded variants of a set of faces are made and kept.
 
     Attributes:
-        faces, keys: uint8 (N, S, S, 3) and their keys.
+        faces: the HQ faces.
         presets: degradation presets, one drawn per face and variant.
         input_px: side of the area-averaged face that the face encoder sees.
     """
 
-    faces: np.ndarray
-    keys: Sequence[str]
+    faces: DecodedFaces
     presets: Sequence[str]
     input_px: int
     seed: int
@@ -68,7 +65,7 @@ class LqVariants:
             return {"latents": latents, "prepared": prepare_face(image, self.input_px)}
 
         def picture(index: int) -> Tensor:
-            return _image(degraded_face(self.faces, self.presets, variant, index, self.seed))
+            return _image(degraded_face(self.faces.pixels, self.presets, variant, index, self.seed))
 
         name = f"lq-{self._fingerprint(vae)}-{variant:03d}"
         return cached_encoding(picture, len(self.faces), encode, self.cache, name)
@@ -90,7 +87,9 @@ class LqVariants:
         return cached_encoding(picture, len(self.faces), encode, self.cache, name)["embedding"]
 
     def _fingerprint(self, vae: nn.Module) -> str:
-        return fingerprint(weights_fingerprint(vae), self.input_px, self.seed, *self.presets, *self.keys)
+        return fingerprint(
+            weights_fingerprint(vae), self.input_px, self.seed, *self.presets, *self.faces.keys
+        )
 
 
 def _image(face: np.ndarray) -> Tensor:

@@ -13,34 +13,31 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from flipnet.config import AssociationConfig, DegradationConfig, EmbeddingConfig, Recipe
-from flipnet.data.cache import decoded_faces, key_weights
-from flipnet.data.datasets import FaceDataset
-from flipnet.data.degradation import degrade_with, preset
+from flipnet.data.datasets import DegradedFaceDataset, FaceSource
+from flipnet.data.degradation import preset
 from flipnet.models.backbone import encoder_features, load_vae
-from flipnet.models.face_encoder import FaceEncoder, PatchDiscriminator, as_tokens
+from flipnet.models.face_encoder import FaceEncoder, PatchDiscriminator, as_tokens, prepare_face
+from flipnet.training.faces import load_faces
 from flipnet.training.loop import TrainingStage, seeded_batches
 from flipnet.training.objective import association_loss, perceptual_distance, psnr, to_unit_range
 
 
-class FacePairDataset(Dataset[dict[str, Tensor]]):
+class PreparedPairs(Dataset[dict[str, Tensor]]):
     """HQ and LQ of one face, mirrored together, area-averaged to `input_px`: uint8 (3, P, P) each."""
 
-    def __init__(self, faces: np.ndarray, degradation: DegradationConfig, input_px: int) -> None:
-        self.faces, self.degradation, self.input_px = faces, degradation, input_px
+    def __init__(self, faces: FaceSource, degradation: DegradationConfig, input_px: int) -> None:
+        self.pairs = DegradedFaceDataset(faces, [preset(name) for name in degradation.presets])
+        self.input_px = input_px
+
+    def __len__(self) -> int:
+        return len(self.pairs)
 
     def __getitem__(self, item: tuple[int, int]) -> dict[str, Tensor]:
-        index, seed = item
-        rng = np.random.default_rng(seed)
-        face = np.array(self.faces[index])
-        if rng.random() < 0.5:
-            face = np.ascontiguousarray(face[:, ::-1])
-        lq, _ = degrade_with(preset(str(rng.choice(self.degradation.presets))), face, seed)
-        return {"hq": self._shrink(face), "lq": self._shrink(lq)}
+        pair = self.pairs[item]
+        return {role: self._shrink(pair[role]) for role in ("hq", "lq")}
 
-    def _shrink(self, face: np.ndarray) -> Tensor:
-        image = torch.from_numpy(face).permute(2, 0, 1)[None].float()
-        small = F.interpolate(image, size=(self.input_px, self.input_px), mode="area")
-        return small[0].round().to(torch.uint8)
+    def _shrink(self, face: Tensor) -> Tensor:
+        return prepare_face(face[None].float(), self.input_px)[0].round().to(torch.uint8)
 
 
 class EmbeddingObjective(nn.Module):
@@ -127,28 +124,25 @@ def build(recipe: Recipe) -> TrainingStage:
         encoder = FaceEncoder.from_pretrained(recipe.association.face_encoder)
         objective = AssociationObjective(encoder, recipe.association)
         degradation = recipe.association.degradation
-    data = recipe.data
-    train_faces = FaceDataset(data.train, size_px=data.size_px)
-    val_faces = FaceDataset(data.val, size_px=data.size_px)
-    cache, size = Path(data.cache), encoder.config.input_px
-    dataset = FacePairDataset(decoded_faces(train_faces, cache), degradation, size)
-    val = FacePairDataset(decoded_faces(val_faces, cache), degradation, size)
-    weights = key_weights(train_faces.keys, data.source_weights, data.group_power)
+    train_faces, val_faces, weights = load_faces(recipe.data)
+    size = encoder.config.input_px
+    dataset = PreparedPairs(train_faces, degradation, size)
+    val = PreparedPairs(val_faces, degradation, size)
 
     return TrainingStage(
         objective,
         seeded_batches(dataset, weights, recipe),
-        validate=lambda: evaluate_embedding(encoder, val, len(val_faces)),
+        validate=lambda: evaluate_embedding(encoder, val),
         save=encoder.save_pretrained,
     )
 
 
 @torch.no_grad()
-def evaluate_embedding(encoder: FaceEncoder, pairs: FacePairDataset, count: int) -> dict[str, float]:
+def evaluate_embedding(encoder: FaceEncoder, pairs: PreparedPairs) -> dict[str, float]:
     """Reconstruction PSNR in dB of both auto-encoders, and the share of LQ patches whose most similar HQ patch
     of the same face is the one at their own place, in [0, 1]."""
     hq_psnr, lq_psnr, matched = [], [], []
-    for index in range(count):
+    for index in range(len(pairs)):
         item = pairs[index, index]
         hq, lq = to_unit_range(item["hq"])[None], to_unit_range(item["lq"])[None]
         hq_map, lq_map = encoder.encode(hq, "hq"), encoder.encode(lq, "lq")

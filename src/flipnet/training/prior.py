@@ -12,10 +12,9 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from flipnet.config import Recipe
-from flipnet.data.cache import decoded_faces, key_weights
-from flipnet.data.datasets import FaceDataset
 from flipnet.models.backbone import load_vae
 from flipnet.training.caching import cached_hq_latents
+from flipnet.training.faces import load_faces
 from flipnet.training.loop import TrainingStage, seeded_batches
 from flipnet.training.objective import diffusion_target, sample_timesteps
 
@@ -60,16 +59,11 @@ def build(recipe: Recipe) -> TrainingStage:
     """Assemble the stage from its recipe."""
     config = recipe.prior
     assert config is not None
-    data = recipe.data
     vae = load_vae(Path(config.vae)).eval().requires_grad_(False)
-    train_faces = FaceDataset(data.train, size_px=data.size_px)
-    val_faces = FaceDataset(data.val, size_px=data.size_px)
-    cache = Path(data.cache)
-    dataset = LatentDataset(
-        cached_hq_latents(vae, decoded_faces(train_faces, cache), train_faces.keys, cache)
-    )
-    val = cached_hq_latents(vae, decoded_faces(val_faces, cache), val_faces.keys, cache)
-    weights = key_weights(train_faces.keys, data.source_weights, data.group_power)
+    train_faces, val_faces, weights = load_faces(recipe.data)
+    cache = Path(recipe.data.cache)
+    dataset = LatentDataset(cached_hq_latents(vae, train_faces, cache))
+    val = cached_hq_latents(vae, val_faces, cache)
     torch.manual_seed(recipe.run.seed)
     if config.start_from:
         unet = UNet2DConditionModel.from_pretrained(config.start_from)

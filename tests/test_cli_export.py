@@ -1,0 +1,31 @@
+import pytest
+import torch
+from tiny import tiny_pipeline
+
+from flipnet.cli import main
+from flipnet.models.autoencoder import CompactAutoencoder
+from flipnet.pipelines.pipeline import FlipnetPipeline
+
+
+def export(*arguments):
+    with pytest.raises(SystemExit) as stop:
+        main(["export", *map(str, arguments)])
+    return stop.value.code
+
+
+def test_export_halves_the_weights_and_swaps_the_decoder(tmp_path, tiny_checkpoint, capsys):
+    vae = tiny_pipeline().vae
+    with torch.no_grad():
+        vae.decoder.head.bias.fill_(0.25)
+    vae.save_pretrained(tmp_path / "vae")
+    assert export(tiny_checkpoint, "-o", tmp_path / "out", "--vae", tmp_path / "vae") == 0
+    assert f"{tmp_path / 'out'}: " in capsys.readouterr().out
+    exported = FlipnetPipeline.from_pretrained(tmp_path / "out")
+    assert exported.vae.decoder.head.bias.unique().tolist() == [0.25]
+
+
+def test_vae_of_another_shape_is_refused(tmp_path, tiny_checkpoint, capsys):
+    CompactAutoencoder(channels=(8, 8, 8), blocks=1, latent_channels=6).save_pretrained(tmp_path / "vae")
+    assert export(tiny_checkpoint, "-o", tmp_path / "out", "--vae", tmp_path / "vae") == 2
+    assert "its latents have another shape" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
