@@ -19,7 +19,7 @@ import argparse
 import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +78,7 @@ def small(axis: str) -> Change:
 
 
 def measure(
-    faces: list[np.ndarray], axes: dict[str, tuple[float, ...]], kind: Callable[[str], Change]
+    faces: list[np.ndarray], axes: Mapping[str, Sequence[float]], kind: Callable[[str], Change]
 ) -> dict:
     """Return the numbers of the module's docstring by axis, and "between axes"."""
     features = {

@@ -295,6 +295,72 @@ def train(
         typer.echo(f"{name} {value:.4g}")
 
 
+evaluate = typer.Typer(no_args_is_help=True, help="Judge what the models make.")
+app.add_typer(evaluate, name="evaluate")
+
+
+@evaluate.callback()
+def evaluate_group() -> None:
+    """Judge what the models make."""
+
+
+@evaluate.command("degradation")
+def evaluate_degradation_command(
+    real: Annotated[Path, typer.Option(help="Folder or shard of real bad photographs.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for degradation.json and embedding.png.")
+    ],
+    method: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=FOLDER",
+            help="A method's degraded faces: folder, tar shard or folder of shards; repeatable.",
+        ),
+    ],
+    union: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=A+B", help="Extra row of several methods together; repeatable."),
+    ] = None,
+    hq: Annotated[Path | None, typer.Option(help="The clean faces the methods started from.")] = None,
+    detect: Annotated[
+        bool,
+        typer.Option(
+            "--detect/--aligned",
+            help="Find and align the largest face of each real photo, or take them as aligned 512 x 512 faces.",
+        ),
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Use N images of every set, evenly spread.")
+    ] = None,
+    content_limit: Annotated[
+        int, typer.Option(min=1, help="Images per method for identity, landmarks and diversity.")
+    ] = 200,
+    repetitions: Annotated[int, typer.Option(min=1, help="Random splits and draws averaged.")] = 20,
+    colour: Annotated[bool, typer.Option("--colour", help="Let chroma noise count as well.")] = False,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps features between runs.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Compare degraded faces with real bad photographs."""
+    from flipnet.commands.evaluate_degradation import EvaluationSettings, evaluate_degradation
+
+    evaluate_degradation(
+        EvaluationSettings(
+            real=real,
+            methods=tuple(method),
+            output=output,
+            unions=tuple(union or ()),
+            hq=hq,
+            detect=detect,
+            limit=limit,
+            content_limit=content_limit,
+            repetitions=repetitions,
+            colour=colour,
+            seed=seed,
+            cache=cache,
+        )
+    )
+
+
 class WeightType(StrEnum):
     """Number formats weights can be stored in."""
 

@@ -208,6 +208,9 @@ class RestorationConfig(ModeConfig):
         face_encoder: folder that stage II wrote.
         train_base: also train the base (our choice for the compact model, whose prior is small); the paper
             keeps it frozen.
+        condition_init: the extra input channels start as this share of the weights that read the noised
+            latents, so that the base sees the condition as evidence from the first step (our choice: measured in
+            docs/training-log.md); 0 starts them at zero.
         base_learning_rate_scale: factor on the learning rate of the base's own weights.
         image_crop_latents: L_mse and L_p are taken on a random crop of this many latent pixels, 0 for whole.
         lq_variants: degraded variants cached per face, 0 degrades and encodes online.
@@ -221,6 +224,7 @@ class RestorationConfig(ModeConfig):
     base: str
     face_encoder: str
     train_base: bool = False
+    condition_init: NonNegative = 0.0
     base_learning_rate_scale: NonNegative = 1.0
     mse_weight: NonNegative = 1.0
     perceptual_weight: NonNegative = 0.1

@@ -21,6 +21,9 @@ WRITABLE_SUFFIXES = SUPPORTED_SUFFIXES - {".bmp", ".gif"}
 SIDE_FILE = re.compile(r"_(compare|face\d+_(before|restored))$")
 """End of the stem of what --compare and --save-faces write beside a result."""
 
+VARIANT_NUMBER = re.compile(r"_\d{2,}$")
+"""End of the stem of one of several results of an input."""
+
 
 class Existing(StrEnum):
     """What to do with an input whose output is there already."""
@@ -38,19 +41,22 @@ class OutputNaming:
         output: the output folder; with one input file it may also name an image file.
         suffix: text put between the input's stem and the extension.
         extension: "png", "jpg", ...; None keeps the input's.
+        variants: number of results per input, their stems ending in _00, _01, ...; None is one, unnumbered.
     """
 
     output: Path
     suffix: str = ""
     extension: str | None = None
+    variants: int | None = None
 
 
 @dataclass(frozen=True)
 class Job:
-    """One photo to restore and the path its result gets."""
+    """One photo to restore and the path its result gets; `variant` is the number of a numbered result."""
 
     source: Path
     target: Path
+    variant: int | None = None
 
     @property
     def compare_path(self) -> Path:
@@ -127,7 +133,10 @@ def _candidates(
                 continue
             seen.add(source.resolve())
             target = naming.output if named_file else _target(source.relative_to(root), naming)
-            yield Job(source, target)
+            if naming.variants is None:
+                yield Job(source, target)
+            for number in range(naming.variants or 0):
+                yield Job(source, target.with_stem(f"{target.stem}_{number:02}"), number)
 
 
 def _folder_images(folder: Path, output: Path) -> list[Path]:
@@ -144,6 +153,8 @@ def _names_a_file(inputs: Sequence[Path], naming: OutputNaming) -> bool:
     output = naming.output
     if output.suffix.lower() not in SUPPORTED_SUFFIXES or output.is_dir():
         return False
+    if naming.variants is not None:
+        raise FlipnetError(f"-o {output}: give a folder, each input's results are numbered files in it")
     if len(inputs) != 1 or inputs[0].is_dir():
         raise FlipnetError(f"-o {output}: it names one image, but the input is not one file; give a folder")
     if output.suffix.lower() not in WRITABLE_SUFFIXES:
@@ -165,11 +176,23 @@ def _target(relative: Path, naming: OutputNaming) -> Path:
 def _without_earlier_results(
     jobs: Sequence[Job], inputs: Sequence[Path], naming: OutputNaming
 ) -> Sequence[Job]:
-    """Drop what an earlier run wrote beside its inputs (`-o` the input folder, with a suffix)."""
+    """Drop what an earlier run wrote beside its inputs (`-o` the input folder, with a suffix or numbers)."""
+    if naming.variants is not None:
+        # Also numbers that this run would not write, as an earlier one may have made more.
+        plain = {_unnumbered(job.target).resolve() for job in jobs}
+        return [job for job in jobs if job.source in inputs or not _is_variant(job.source.resolve(), plain)]
     if not naming.suffix:
         return jobs
     targets = {job.target.resolve() for job in jobs}
     return [job for job in jobs if job.source in inputs or _main_file(job.source).resolve() not in targets]
+
+
+def _unnumbered(path: Path) -> Path:
+    return path.with_stem(VARIANT_NUMBER.sub("", path.stem))
+
+
+def _is_variant(path: Path, plain: set[Path]) -> bool:
+    return _unnumbered(path) != path and _unnumbered(path) in plain
 
 
 def _main_file(path: Path) -> Path:
@@ -183,9 +206,10 @@ def _refuse_overwritten_inputs(jobs: Sequence[Job], side_files: bool) -> None:
         protected |= {_main_file(job.source).resolve() for job in jobs}
     for job in jobs:
         if job.target.resolve() in protected:
+            or_suffix = " or give --suffix" if job.variant is None else ""
             raise FlipnetError(
                 f"{job.source}: its result {job.target} would overwrite an input; "
-                "choose another output folder or give --suffix"
+                f"choose another output folder{or_suffix}"
             )
 
 
@@ -196,10 +220,25 @@ def _refuse_shared_targets(jobs: Sequence[Job], side_files: bool) -> None:
         key = os.path.normcase(os.path.abspath(target))
         other = owners.setdefault(key, job)
         if other is not job:
+            advice = "leave out --format or restore" if job.variant is None else "degrade"
             raise FlipnetError(
                 f"{other.source} and {job.source} would write to the same place, {job.target}; "
-                "leave out --format or restore them into separate folders"
+                f"{advice} them into separate folders"
             )
+
+
+def refuse_report_over_image(plan: Plan, report: Path | None) -> None:
+    """Make sure before the work starts that the report can be written and replaces no picture.
+
+    Raises:
+        FlipnetError: it is a folder, an input or an output, or its folder cannot be made.
+    """
+    if report is None:
+        return
+    taken = {path.resolve() for job in plan.jobs + plan.skipped for path in (job.source, job.target)}
+    if report.resolve() in taken or report.is_dir():
+        raise FlipnetError(f"--report {report}: this is a folder or one of the pictures, give another file")
+    make_folder(report.parent)
 
 
 def make_folder(folder: Path) -> None:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class RestoreProgress:
     """Two bars, one for the photos of the run and one for the faces of the current photo."""
 
-    def __init__(self, progress: Progress, photos: int) -> None:
+    def __init__(self, progress: Progress, photos: int, what: str) -> None:
         self._progress = progress
-        self._photos: TaskID = progress.add_task("photos", total=photos)
+        self._photos: TaskID = progress.add_task(what, total=photos)
         self._faces: TaskID = progress.add_task("faces", total=None, visible=False)
 
     def faces_found(self, count: int) -> None:
@@ -36,11 +36,11 @@ class RestoreProgress:
 
 
 @contextmanager
-def restore_progress(photos: int) -> Iterator[RestoreProgress]:
-    """Show progress while the block runs; `photos` is how many will be tried."""
+def restore_progress(photos: int, what: str = "photos") -> Iterator[RestoreProgress]:
+    """Show progress while the block runs; `photos` is how many will be tried, `what` the name of the bar."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield RestoreProgress(progress, photos)
+        yield RestoreProgress(progress, photos, what)

@@ -111,6 +111,16 @@ def run_as_json(settings: dict[str, Any], records: list[PhotoRecord]) -> dict[st
     }
 
 
+def count(number: int, noun: str) -> str:
+    """Return "1 face", "2 faces"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def one_line(cause: str | None) -> str:
+    """Return a cause on one line; torch's messages span several."""
+    return " ".join((cause or "").split())
+
+
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write `document` as UTF-8 JSON, completely or not at all.
 

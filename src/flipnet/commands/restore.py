@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,26 @@ from typing import TYPE_CHECKING, Any, cast
 import typer
 
 from flipnet.commands.comparison import side_by_side
-from flipnet.commands.outputs import Existing, Job, OutputNaming, Plan, make_folder, plan_outputs
+from flipnet.commands.inputs import read_input
+from flipnet.commands.outputs import (
+    Existing,
+    Job,
+    OutputNaming,
+    make_folder,
+    plan_outputs,
+    refuse_report_over_image,
+)
 from flipnet.commands.progress import RestoreProgress, restore_progress
-from flipnet.commands.report import PhotoRecord, PhotoStatus, run_as_json, without_pixels, write_json
-from flipnet.images import Photo, read_photo, write_photo
+from flipnet.commands.report import (
+    PhotoRecord,
+    PhotoStatus,
+    count,
+    one_line,
+    run_as_json,
+    without_pixels,
+    write_json,
+)
+from flipnet.images import Photo, write_photo
 from flipnet.types import Face, FaceDetector, FlipnetError, Restorer
 
 if TYPE_CHECKING:
@@ -60,7 +75,7 @@ def restore_inputs(inputs: Sequence[Path], settings: RestoreSettings) -> bool:
     """
     side_files = settings.save_faces or settings.compare
     plan = plan_outputs(inputs, settings.naming, settings.existing, side_files)
-    _refuse_report_over_image(plan, settings.report)
+    refuse_report_over_image(plan, settings.report)
     records = [PhotoRecord(path, PhotoStatus.FAILED, cause=cause) for path, cause in plan.failures]
     records += [PhotoRecord(job.source, PhotoStatus.SKIPPED, output=job.target) for job in plan.skipped]
     restorer = _load(settings, plan.jobs[0].target.parent) if plan.jobs else None
@@ -128,7 +143,7 @@ def restore_job(
     started = time.perf_counter()
     record = PhotoRecord(job.source, PhotoStatus.FAILED)
     try:
-        photo, record.warnings = _read(job.source)
+        photo, record.warnings = read_input(job.source)
         result = _restored(photo, settings, restorer, detector, on_face)
         record.faces = [without_pixels(face) for face in result.faces]
         status, record.cause = judge(result.faces)
@@ -142,14 +157,6 @@ def restore_job(
         record.cause = "not enough memory for this photo"
     record.seconds = time.perf_counter() - started
     return record
-
-
-def _read(path: Path) -> tuple[Photo, list[str]]:
-    """Read a photo; what reading it warns about (damaged metadata) is for the report, not for a log."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        photo = read_photo(path)
-    return photo, [str(warning.message).removeprefix(f"{path}: ") for warning in caught]
 
 
 def judge(faces: Sequence[FaceResult]) -> tuple[PhotoStatus, str | None]:
@@ -218,16 +225,6 @@ def _write_outputs(job: Job, before: Photo, result: PhotoResult, settings: Resto
         raise
 
 
-def _refuse_report_over_image(plan: Plan, report: Path | None) -> None:
-    """Make sure before the work starts that the report can be written and replaces no picture."""
-    if report is None:
-        return
-    taken = {path.resolve() for job in plan.jobs + plan.skipped for path in (job.source, job.target)}
-    if report.resolve() in taken or report.is_dir():
-        raise FlipnetError(f"--report {report}: this is a folder or one of the pictures, give another file")
-    make_folder(report.parent)
-
-
 def _settings_as_json(settings: RestoreSettings, restorer: FaceRestorer | None) -> dict[str, Any]:
     names = ("aligned", "faces", "phi", "steps", "seed", "blend", "upscale", "batch_size", "model", "device")
     asked = {name: getattr(settings, name) for name in names}
@@ -249,16 +246,11 @@ def _print_summary(records: Sequence[PhotoRecord], output: Path) -> None:
     skipped = sum(record.status is PhotoStatus.SKIPPED for record in records)
     failures = [record for record in records if record.is_failure]
     typer.echo(
-        f"{done} of {_count(len(records), 'photo')} restored ({_count(faces, 'face')}), {skipped} skipped, "
+        f"{done} of {count(len(records), 'photo')} restored ({count(faces, 'face')}), {skipped} skipped, "
         f"{len(failures)} failed; results in {output}"
     )
     for record in failures:
-        # torch's messages span lines
-        typer.echo(f"{record.source}: {' '.join((record.cause or '').split())}", err=True)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+        typer.echo(f"{record.source}: {one_line(record.cause)}", err=True)
 
 
 def _notes(record: PhotoRecord) -> Iterator[str]:

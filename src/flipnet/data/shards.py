@@ -42,6 +42,7 @@ class PairRecord:
         seed: the seed that makes it again.
         phi: boosting weight of the degradation mode, None for presets.
         model: name or path of the checkpoint, None for presets.
+        steps: denoising steps, None for presets.
         parameters: what a preset drew (`dataclasses.asdict` of it), None for the degradation mode.
     """
 
@@ -49,6 +50,7 @@ class PairRecord:
     seed: int
     phi: float | None = None
     model: str | None = None
+    steps: int | None = None
     parameters: Mapping[str, Any] | None = None
 
 

@@ -5,6 +5,8 @@ Source: FLIPNET, "LoRA" and "Adapter".
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig
@@ -67,7 +69,10 @@ def add_lora(unet: UNet2DConditionModel, adapter: str, rank: int, *, convolution
     noise and compression is made where the compact base has no attention).
     """
     targets = [*LORA_TARGETS, *(CONVOLUTION_TARGETS if convolutions else ())]
-    unet.add_adapter(
-        LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets),
-        adapter_name=adapter,
-    )
+    with warnings.catch_warnings():
+        # Several adapters on one base are what the modes are.
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        unet.add_adapter(
+            LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets),
+            adapter_name=adapter,
+        )

@@ -66,6 +66,10 @@ def base_pipeline(config: RestorationConfig, seed: int) -> FlipnetPipeline:
         encoder = load_component(Path(config.face_encoder), {"FaceEncoder": FaceEncoder}).without_decoders()
         unet = load_component(base / "unet", {"UNet2DConditionModel": UNet2DConditionModel})
         pipeline = FlipnetPipeline(load_vae(base / "vae"), unet, load_scheduler(base / "scheduler"), encoder)
+        if config.condition_init:
+            channels = pipeline.network.latent_channels
+            weight = unet.conv_in.weight.data
+            weight[:, channels:] += config.condition_init * weight[:, :channels]
         add_mode(pipeline, Mode.RESTORATION, config, embeds=True)
     train_only(pipeline, Mode.RESTORATION)
     if config.train_base:
