@@ -1,10 +1,10 @@
 import pytest
 import torch
-from tiny import tiny_pipeline
 
 from flipnet.cli import main
 from flipnet.models.autoencoder import CompactAutoencoder
 from flipnet.pipelines.pipeline import FlipnetPipeline
+from tiny import tiny_pipeline
 
 
 def export(*arguments):

@@ -10,9 +10,11 @@ from flipnet.training.objective import (
     estimated_clean,
     gradient_energy,
     gradient_l1,
+    hinge_losses,
     perceptual_distance,
     psnr,
     sample_timesteps,
+    texture_energy_distance,
     to_unit_range,
 )
 
@@ -69,3 +71,26 @@ def test_timesteps_follow_their_distribution():
     assert float(uniform.mean()) == pytest.approx(499.5, abs=8)
     high = sample_timesteps(20_000, 1000, 1.0, 0.5, generator).float()
     assert float(high.median()) == pytest.approx(1000 / (1 + math.exp(-1)), abs=8)
+
+
+def test_texture_energy_counts_strength_and_place_not_pattern():
+    generator = torch.Generator().manual_seed(0)
+    grain, other = (0.2 * torch.randn(1, 3, 64, 64, generator=generator) for _ in range(2))
+    flat = torch.zeros(1, 3, 64, 64)
+    assert float(texture_energy_distance(grain, grain)) == 0
+    assert texture_energy_distance(grain, other) < 0.2 * texture_energy_distance(grain, flat)
+    half = grain * (torch.arange(64) < 32)
+    assert texture_energy_distance(half, grain) > texture_energy_distance(grain, other)
+    assert texture_energy_distance(half.flip(-1), half) > texture_energy_distance(grain, half)
+
+
+def test_hinge_losses_train_one_side_at_a_time():
+    judge = torch.nn.Conv2d(3, 1, 1)
+    made, real = torch.randn(2, 3, 4, 4, requires_grad=True), torch.randn(2, 3, 4, 4)
+    adversarial, judged = hinge_losses(judge, made, real)
+    (gradient,) = torch.autograd.grad(adversarial, made, retain_graph=True)
+    torch.testing.assert_close(gradient, -judge.weight.detach().expand_as(gradient) / 32)
+    adversarial.backward()
+    assert judge.weight.grad is None
+    judged.backward()
+    assert judge.weight.grad.abs().sum() > 0

@@ -53,6 +53,7 @@ class RestoreSettings:
     phi: float = 1.0
     steps: int | None = None
     seed: int = 0
+    texture: float | None = None
     blend: float = 1.0
     save_faces: bool = False
     compare: bool = False
@@ -101,7 +102,11 @@ def _load(settings: RestoreSettings, folder: Path) -> FaceRestorer:
     from flipnet.pipelines.restore import FaceRestorer
 
     return FaceRestorer.from_checkpoint(
-        settings.model, phi=settings.phi, steps=settings.steps, device=settings.device
+        settings.model,
+        phi=settings.phi,
+        steps=settings.steps,
+        texture=settings.texture,
+        device=settings.device,
     )
 
 
@@ -226,12 +231,25 @@ def _write_outputs(job: Job, before: Photo, result: PhotoResult, settings: Resto
 
 
 def _settings_as_json(settings: RestoreSettings, restorer: FaceRestorer | None) -> dict[str, Any]:
-    names = ("aligned", "faces", "phi", "steps", "seed", "blend", "upscale", "batch_size", "model", "device")
+    names = (
+        "aligned",
+        "faces",
+        "phi",
+        "steps",
+        "texture",
+        "seed",
+        "blend",
+        "upscale",
+        "batch_size",
+        "model",
+        "device",
+    )
     asked = {name: getattr(settings, name) for name in names}
     if restorer is None:
         return asked
     # What "auto" and the model's own default came to.
     used = {"model": restorer.model_name, "steps": restorer.steps, "device": str(restorer.device)}
+    used["texture"] = restorer.texture
     return asked | used
 
 

@@ -26,7 +26,14 @@ from torch import Tensor
 from flipnet import checkpoints, images
 from flipnet.checkpoints import CheckpointError
 from flipnet.models import flipnet as network_module
-from flipnet.models.backbone import decode_latents, downscale_factor, encode_latents, load_component, load_vae
+from flipnet.models.backbone import (
+    decode_latents,
+    downscale_factor,
+    encode_latents,
+    load_component,
+    load_vae,
+    texture_shape,
+)
 from flipnet.models.face_encoder import FaceEncoder
 from flipnet.models.flipnet import Flipnet, load_mode
 from flipnet.pipelines.sampling import denoise, initial_noise
@@ -163,6 +170,7 @@ class FlipnetPipeline(DiffusionPipeline):
         mode: str = "restoration",
         phi: float = 1.0,
         num_inference_steps: int = DEFAULT_STEPS,
+        texture: float = 1.0,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: Literal["pil", "np", "pt"] = "pil",
         return_dict: bool = True,
@@ -176,6 +184,8 @@ class FlipnetPipeline(DiffusionPipeline):
             phi: boosting weight φ >= 0; 0 pure generation, 1 the balance the model was trained for, above 1 the
                 condition dominates.
             num_inference_steps: denoising steps, at least 1.
+            texture: how much of the VAE's invented fine texture is added, in [0, 1]; without a texture head it
+                changes nothing. Degraded faces look like photographs at 0.
             generator: one CPU generator per image, or one for all; None draws a fresh seed.
             output_type: "pil", "np" (uint8 (B, S, S, 3)) or "pt" (float32 (B, 3, S, S), clamped to [-1, 1]).
             return_dict: False returns a tuple.
@@ -186,8 +196,11 @@ class FlipnetPipeline(DiffusionPipeline):
         size = self.native_size_px
         if faces.shape[1:] != (3, size, size):
             raise ValueError(f"image must be {size}x{size} RGB, got a tensor of shape {tuple(faces.shape)}")
-        if phi < 0 or num_inference_steps < 1:
-            raise ValueError(f"need phi >= 0 and at least one step, got {phi} and {num_inference_steps}")
+        if phi < 0 or num_inference_steps < 1 or not 0 <= texture <= 1:
+            raise ValueError(
+                "need phi >= 0, at least one step and texture in [0, 1], "
+                f"got {phi}, {num_inference_steps} and {texture}"
+            )
         generators = _generators(generator, len(faces))
         self.network.activate(mode)
         with self._autocast():
@@ -200,7 +213,9 @@ class FlipnetPipeline(DiffusionPipeline):
                 noise,
                 num_inference_steps,
             )
-            decoded = decode_latents(self.vae, denoised).float()
+            shape = texture_shape(self.vae, denoised) if texture else None
+            grain = None if shape is None else initial_noise(generators, shape, self.device)
+            decoded = decode_latents(self.vae, denoised, grain, texture).float()
         result: Any = decoded.clamp(-1, 1)
         if output_type != "pt":
             result = images.tensor_to_uint8(decoded)

@@ -13,6 +13,7 @@ STAGE_MODULES = {
     "embedding": "flipnet.training.embedding",
     "association": "flipnet.training.embedding",
     "restoration": "flipnet.training.restoration",
+    "texture": "flipnet.training.texture",
     "degradation": "flipnet.training.degradation",
 }
 

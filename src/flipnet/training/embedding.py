@@ -19,7 +19,13 @@ from flipnet.models.backbone import encoder_features, load_vae
 from flipnet.models.face_encoder import FaceEncoder, PatchDiscriminator, as_tokens, prepare_face
 from flipnet.training.faces import load_faces
 from flipnet.training.loop import TrainingStage, seeded_batches
-from flipnet.training.objective import association_loss, perceptual_distance, psnr, to_unit_range
+from flipnet.training.objective import (
+    association_loss,
+    hinge_losses,
+    perceptual_distance,
+    psnr,
+    to_unit_range,
+)
 
 
 class PreparedPairs(Dataset[dict[str, Tensor]]):
@@ -41,11 +47,7 @@ class PreparedPairs(Dataset[dict[str, Tensor]]):
 
 
 class EmbeddingObjective(nn.Module):
-    """L_ae of stage I for both auto-encoders; L_adv by a hinge loss, its discriminator trained in the same step.
-
-    The discriminator sees detached reconstructions for its own loss and stands frozen in the encoders' loss,
-    so one optimiser serves both (our choice).
-    """
+    """L_ae of stage I for both auto-encoders; L_adv by a hinge loss, its discriminator trained in the same step."""
 
     def __init__(self, encoder: FaceEncoder, vae: Any, config: EmbeddingConfig) -> None:
         super().__init__()
@@ -68,20 +70,10 @@ class EmbeddingObjective(nn.Module):
         total = l1 + self.config.perceptual_weight * perceptual
         losses = {"l1": l1.detach(), "perceptual": perceptual.detach()}
         if self.discriminator is not None:
-            adversarial, judged = self._adversarial(self.discriminator, restored, image)
+            adversarial, judged = hinge_losses(self.discriminator, restored, image)
             total = total + self.config.adversarial_weight * adversarial + judged
             losses |= {"adversarial": adversarial.detach(), "discriminator": judged.detach()}
         return {"total": total, **losses}
-
-    @staticmethod
-    def _adversarial(judge: PatchDiscriminator, restored: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        for parameter in judge.parameters():
-            parameter.requires_grad_(False)
-        adversarial = -judge(restored).mean()
-        for parameter in judge.parameters():
-            parameter.requires_grad_(True)
-        real, fake = judge(image), judge(restored.detach())
-        return adversarial, F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
 class AssociationObjective(nn.Module):
