@@ -4,6 +4,7 @@ import torch
 from flipnet.cli import main
 from flipnet.models.autoencoder import CompactAutoencoder
 from flipnet.pipelines.pipeline import FlipnetPipeline
+from flipnet.pipelines.restore import FaceRestorer
 from tiny import tiny_pipeline
 
 
@@ -29,3 +30,12 @@ def test_vae_of_another_shape_is_refused(tmp_path, tiny_checkpoint, capsys):
     assert export(tiny_checkpoint, "-o", tmp_path / "out", "--vae", tmp_path / "vae") == 2
     assert "its latents have another shape" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_default_steps_travel_with_the_checkpoint(tmp_path, tiny_checkpoint, capsys):
+    assert export(tiny_checkpoint, "-o", tmp_path / "out", "--steps", "restoration=2") == 0
+    assert FlipnetPipeline.from_pretrained(tmp_path / "out").network.default_steps == {"restoration": 2}
+    assert FaceRestorer.from_checkpoint(tmp_path / "out").steps == 2
+    assert export(tiny_checkpoint, "-o", tmp_path / "no", "--steps", "painting=2") == 2
+    assert "no mode 'painting'" in capsys.readouterr().err
+    assert export(tiny_checkpoint, "-o", tmp_path / "no", "--steps", "restoration=0") == 2

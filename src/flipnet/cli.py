@@ -381,11 +381,22 @@ def export(
         Path | None, typer.Option(help="Folder of a VAE whose decoder was finished later.")
     ] = None,
     dtype: Annotated[WeightType, typer.Option(help="Number format of the weights.")] = WeightType.FLOAT16,
+    steps: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODE=N", help="Denoising steps a mode takes by default; repeatable."),
+    ] = None,
 ) -> None:
     """Write a trained model as a checkpoint to ship."""
+    defaults = {}
+    for text in steps or []:
+        mode, _, number = text.partition("=")
+        if not number.isdecimal() or int(number) < 1:
+            raise typer.BadParameter(f"'{text}' is not MODE=N with N at least 1", param_hint="'--steps'")
+        defaults[mode] = int(number)
+
     from flipnet.commands.export import export_model
 
-    export_model(model, output, vae=vae, dtype=dtype.value)
+    export_model(model, output, vae=vae, dtype=dtype.value, steps=defaults)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

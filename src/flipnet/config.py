@@ -186,7 +186,10 @@ class ModeConfig(_Table):
         hub_drop, concat_drop: probability per sample that the condition is withheld from hubs and tokens, or
             from the extra input channels; drawn independently so that each path learns to stand alone.
         timestep_mean, timestep_std: of the logit-normal timesteps; std 0 is uniform (our choice).
+        terminal_share: share of samples at the last timestep, where sampling starts and a one-step restoration
+            ends (our choice: measured in docs/training-log.md).
         context_tokens: M of Adapter tau (77 for Stable Diffusion 2.1); by default the number of face tokens.
+        default_steps: denoising steps that the finished mode takes unless told otherwise.
     """
 
     lora_rank: Positive = 64
@@ -197,7 +200,9 @@ class ModeConfig(_Table):
     concat_drop: Fraction = 0.1
     timestep_mean: float = 0.0
     timestep_std: NonNegative = 1.0
+    terminal_share: Fraction = 0.0
     context_tokens: Positive | None = None
+    default_steps: Positive = 4
 
 
 class RestorationConfig(ModeConfig):

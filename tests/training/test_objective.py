@@ -65,12 +65,14 @@ def test_perceptual_distance_ignores_scale_and_sees_shape():
 
 def test_timesteps_follow_their_distribution():
     generator = torch.Generator().manual_seed(0)
-    uniform = sample_timesteps(20_000, 1000, 0.0, 0.0, generator).float()
+    uniform = sample_timesteps(20_000, 1000, 0.0, 0.0, generator=generator).float()
     assert uniform.min() == 0
     assert uniform.max() == 999
     assert float(uniform.mean()) == pytest.approx(499.5, abs=8)
-    high = sample_timesteps(20_000, 1000, 1.0, 0.5, generator).float()
+    high = sample_timesteps(20_000, 1000, 1.0, 0.5, generator=generator).float()
     assert float(high.median()) == pytest.approx(1000 / (1 + math.exp(-1)), abs=8)
+    last = sample_timesteps(20_000, 1000, 0.0, 1.0, 0.25, generator) == 999
+    assert float(last.float().mean()) == pytest.approx(0.25, abs=0.02)
 
 
 def test_texture_energy_counts_strength_and_place_not_pattern():

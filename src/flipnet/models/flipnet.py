@@ -51,6 +51,7 @@ class Flipnet(nn.Module):
         self.unet = unet
         self.face_encoder = face_encoder
         self.adapters = nn.ModuleDict()
+        self.default_steps: dict[str, int] = {}
         self.mode: str | None = None
 
     @property
@@ -72,11 +73,14 @@ class Flipnet(nn.Module):
         context_tokens: int,
         embeds: bool = True,
         lora_convolutions: bool = False,
+        default_steps: int = 4,
     ) -> None:
         """Add an untrained mode: LoRA, hubs and tau, all starting as no change to the base.
 
-        See `add_lora`, `BoostHub` and `Adapter` for the arguments.
+        `default_steps` is how many denoising steps the mode takes unless told otherwise. See `add_lora`,
+        `BoostHub` and `Adapter` for the other arguments.
         """
+        self.default_steps[name] = default_steps
         add_lora(self.unet, name, lora_rank, convolutions=lora_convolutions)
         add_hubs(self.unet, name, rotary=rotary)
         self.adapters[name] = Adapter(
@@ -210,6 +214,7 @@ def save_mode(network: Flipnet, name: str, file: Path, dtype: torch.dtype | None
         "rotary": str(rotary),
         "context_tokens": str(len(tau.null)),
         "embeds": str(tau.embeds),
+        "default_steps": str(network.default_steps[name]),
     }
     state = {
         k: v.detach().to(dtype or v.dtype).contiguous() for k, v in mode_state_dict(network, name).items()
@@ -225,7 +230,7 @@ def load_mode(network: Flipnet, name: str, file: Path) -> None:
     with safe_open(file, "pt") as opened:
         metadata = opened.metadata() or {}
     try:
-        rank, tokens = int(metadata["lora_rank"]), int(metadata["context_tokens"])
+        rank, tokens, steps = (int(metadata[key]) for key in ("lora_rank", "context_tokens", "default_steps"))
         rotary, embeds, convolutions = (
             metadata[key] == "True" for key in ("rotary", "embeds", "lora_convolutions")
         )
@@ -238,6 +243,7 @@ def load_mode(network: Flipnet, name: str, file: Path) -> None:
         context_tokens=tokens,
         embeds=embeds,
         lora_convolutions=convolutions,
+        default_steps=steps,
     )
     state = load_file(file)
     expected = mode_state_dict(network, name)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from flipnet.pipelines.pipeline import DEFAULT_STEPS, FlipnetPipeline
+from flipnet.pipelines.pipeline import FlipnetPipeline
 from flipnet.types import FlipnetError, Mode
 
 
@@ -21,7 +21,7 @@ class FaceMapping:
         texture: how much of the VAE's invented fine texture is added, in [0, 1].
         native_size_px: side of the square faces.
         phi: boosting weight φ.
-        steps: denoising steps.
+        steps: denoising steps, None for the mode's own number.
         model_name: what the model was loaded by.
         device: "cpu", "cuda", ...
 
@@ -36,18 +36,20 @@ class FaceMapping:
         pipeline: FlipnetPipeline,
         *,
         phi: float,
-        steps: int,
+        steps: int | None,
         model_name: str,
         texture: float | None = None,
     ) -> None:
         if phi < 0:
             raise FlipnetError(f"phi must be at least 0, got {phi}.")
-        if steps < 1:
-            raise FlipnetError(f"steps must be at least 1, got {steps}.")
         try:
             pipeline.network.activate(self.mode.value)
         except FlipnetError as error:
             raise FlipnetError(f"{model_name}: {error}") from error
+        if steps is None:
+            steps = pipeline.network.default_steps[self.mode.value]
+        if steps < 1:
+            raise FlipnetError(f"steps must be at least 1, got {steps}.")
         self.pipeline, self.phi, self.steps, self.model_name = pipeline, phi, steps, model_name
         self.texture = self.default_texture if texture is None else texture
         if not 0 <= self.texture <= 1:
@@ -77,7 +79,7 @@ class FaceMapping:
         return cls(
             pipeline,
             phi=phi,
-            steps=DEFAULT_STEPS if steps is None else steps,
+            steps=steps,
             model_name=str(name_or_path),
             texture=texture,
         )

@@ -49,7 +49,6 @@ SCHEDULERS = {
         "UniPCMultistepScheduler",
     )
 }
-DEFAULT_STEPS = 4
 
 
 @dataclass
@@ -169,7 +168,7 @@ class FlipnetPipeline(DiffusionPipeline):
         *,
         mode: str = "restoration",
         phi: float = 1.0,
-        num_inference_steps: int = DEFAULT_STEPS,
+        num_inference_steps: int | None = None,
         texture: float = 1.0,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: Literal["pil", "np", "pt"] = "pil",
@@ -183,7 +182,7 @@ class FlipnetPipeline(DiffusionPipeline):
             mode: name of a mode that the checkpoint holds.
             phi: boosting weight φ >= 0; 0 pure generation, 1 the balance the model was trained for, above 1 the
                 condition dominates.
-            num_inference_steps: denoising steps, at least 1.
+            num_inference_steps: denoising steps, at least 1; None takes the mode's own number.
             texture: how much of the VAE's invented fine texture is added, in [0, 1]; without a texture head it
                 changes nothing. Degraded faces look like photographs at 0.
             generator: one CPU generator per image, or one for all; None draws a fresh seed.
@@ -196,13 +195,15 @@ class FlipnetPipeline(DiffusionPipeline):
         size = self.native_size_px
         if faces.shape[1:] != (3, size, size):
             raise ValueError(f"image must be {size}x{size} RGB, got a tensor of shape {tuple(faces.shape)}")
+        self.network.activate(mode)
+        if num_inference_steps is None:
+            num_inference_steps = self.network.default_steps[mode]
         if phi < 0 or num_inference_steps < 1 or not 0 <= texture <= 1:
             raise ValueError(
                 "need phi >= 0, at least one step and texture in [0, 1], "
                 f"got {phi}, {num_inference_steps} and {texture}"
             )
         generators = _generators(generator, len(faces))
-        self.network.activate(mode)
         with self._autocast():
             latents = encode_latents(self.vae, faces)
             condition = self.network.condition(latents, self.network.embed(faces), phi=phi)

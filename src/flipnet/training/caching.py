@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ def weights_fingerprint(*models: nn.Module) -> str:
     return fingerprint(*(f"{p.double().sum().item():.10g}" for model in models for p in model.parameters()))
 
 
-def cached_hq_latents(vae: nn.Module, faces: DecodedFaces, cache: Path) -> tuple[np.ndarray, np.ndarray]:
+def cached_hq_latents(vae: Any, faces: DecodedFaces, cache: Path) -> tuple[np.ndarray, np.ndarray]:
     """Latents of the faces and of their mirror images, float16 (N, L, h, w) each."""
 
     @torch.no_grad()
@@ -31,7 +32,7 @@ def cached_hq_latents(vae: nn.Module, faces: DecodedFaces, cache: Path) -> tuple
             return {"latents": encode_latents(vae, image)}
 
     def latents(name: str, step: int) -> np.ndarray:
-        name = f"hq-{fingerprint(weights_fingerprint(vae), *faces.keys)}-{name}"
+        name = f"hq-{fingerprint(weights_fingerprint(vae.encoder), *faces.keys)}-{name}"
         return cached_encoding(lambda i: _image(faces.read(i)[:, ::step]), len(faces), encode, cache, name)[
             "latents"
         ]
@@ -55,7 +56,7 @@ class LqVariants:
     seed: int
     cache: Path
 
-    def latents(self, vae: nn.Module, variant: int) -> dict[str, np.ndarray]:
+    def latents(self, vae: Any, variant: int) -> dict[str, np.ndarray]:
         """Return "latents" (N, L, h, w) and "prepared" (N, 3, input_px, input_px) of one variant."""
 
         @torch.no_grad()
@@ -70,7 +71,7 @@ class LqVariants:
         name = f"lq-{self._fingerprint(vae)}-{variant:03d}"
         return cached_encoding(picture, len(self.faces), encode, self.cache, name)
 
-    def embeddings(self, vae: nn.Module, encoder: FaceEncoder, variant: int) -> np.ndarray:
+    def embeddings(self, vae: Any, encoder: FaceEncoder, variant: int) -> np.ndarray:
         """Return the LQ embeddings (N, tokens, D) of one variant."""
 
         @torch.no_grad()
@@ -86,9 +87,9 @@ class LqVariants:
 
         return cached_encoding(picture, len(self.faces), encode, self.cache, name)["embedding"]
 
-    def _fingerprint(self, vae: nn.Module) -> str:
+    def _fingerprint(self, vae: Any) -> str:
         return fingerprint(
-            weights_fingerprint(vae), self.input_px, self.seed, *self.presets, *self.faces.keys
+            weights_fingerprint(vae.encoder), self.input_px, self.seed, *self.presets, *self.faces.keys
         )
 
 

@@ -76,10 +76,13 @@ class ModeObjective(nn.Module):
 
         # L_ldm on the noised target.
         noise = torch.randn_like(roles.target)
-        train_timesteps = scheduler.config.num_train_timesteps
-        timesteps = sample_timesteps(count, train_timesteps, config.timestep_mean, config.timestep_std).to(
-            device
-        )
+        timesteps = sample_timesteps(
+            count,
+            scheduler.config.num_train_timesteps,
+            config.timestep_mean,
+            config.timestep_std,
+            config.terminal_share,
+        ).to(device)
         noisy = scheduler.add_noise(roles.target, noise, timesteps)
         prediction = self.network(noisy, timesteps, condition).float()
         target = diffusion_target(scheduler, roles.target, noise, timesteps)
@@ -143,6 +146,7 @@ def add_mode(pipeline: FlipnetPipeline, mode: Mode, config: ModeConfig, *, embed
         context_tokens=config.context_tokens or pipeline.network.face_encoder.num_tokens,
         embeds=embeds,
         lora_convolutions=config.lora_convolutions,
+        default_steps=config.default_steps,
     )
 
 

@@ -81,13 +81,24 @@ def perceptual_distance(features: Callable[[Tensor], list[Tensor]], a: Tensor, b
 
 
 def sample_timesteps(
-    count: int, total: int, mean: float, std: float, generator: torch.Generator | None = None
+    count: int,
+    total: int,
+    mean: float,
+    std: float,
+    terminal_share: float = 0.0,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Logit-normal timesteps, int64 (count,) in [0, total); std 0 means uniform. Source: our choice."""
+    """Timesteps, int64 (count,) in [0, total): logit-normal, uniform where std is 0.
+
+    A share of them, on average, is the last timestep total - 1. Source: our choice.
+    """
     if std == 0:
-        return torch.randint(0, total, (count,), generator=generator)
-    unit = torch.sigmoid(mean + std * torch.randn(count, generator=generator))
-    return (unit * total).long().clamp(max=total - 1)
+        timesteps = torch.randint(0, total, (count,), generator=generator)
+    else:
+        unit = torch.sigmoid(mean + std * torch.randn(count, generator=generator))
+        timesteps = (unit * total).long().clamp(max=total - 1)
+    timesteps[torch.rand(count, generator=generator) < terminal_share] = total - 1
+    return timesteps
 
 
 def gradient_energy(images: Tensor) -> Tensor:
