@@ -94,3 +94,12 @@ def test_light_imports_stay_light(statement):
     code = f"{statement}; import sys; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_public_names_are_there():
+    import flipnet
+
+    assert set(flipnet.__all__) == set(flipnet._HOMES)
+    assert all(getattr(flipnet, name) is not None for name in flipnet.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        flipnet.nothing  # noqa: B018

@@ -256,6 +256,7 @@ class TextureConfig(_Table):
 
     Attributes:
         base: folder of a pipeline with a restoration mode.
+        vae: folder of a VAE of the same latents to use in place of the base's own, whose decoder was finished.
         width: channels of the head.
         restored_faces: how many training faces are degraded, restored and cached, so that the head learns to
             serve restored latents too.
@@ -265,9 +266,10 @@ class TextureConfig(_Table):
     """
 
     base: str
+    vae: str | None = None
     width: Positive = 48
     restored_faces: Positive = 600
-    restoration_steps: Positive = 4
+    restoration_steps: Positive = 1
     clean_fraction: Fraction = 0.3
     crop_latents: Positive = 12
     energy_weight: NonNegative = 10.0

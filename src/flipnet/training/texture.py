@@ -15,7 +15,7 @@ from flipnet.config import Recipe, TextureConfig
 from flipnet.data.cache import DecodedFaces, fingerprint
 from flipnet.data.latents import cached_encoding, degraded_face
 from flipnet.models.autoencoder import CompactAutoencoder
-from flipnet.models.backbone import decode_latents, downscale_factor, encode_latents, texture_shape
+from flipnet.models.backbone import decode_latents, downscale_factor, encode_latents, load_vae, texture_shape
 from flipnet.models.face_encoder import PatchDiscriminator
 from flipnet.pipelines.pipeline import FlipnetPipeline
 from flipnet.pipelines.sampling import denoise, initial_noise
@@ -89,6 +89,8 @@ def build(recipe: Recipe) -> TrainingStage:
     torch.manual_seed(recipe.run.seed)
     pipeline = FlipnetPipeline.from_pretrained(config.base)
     pipeline.network.activate(Mode.RESTORATION)
+    if config.vae:
+        pipeline.register_modules(vae=load_vae(Path(config.vae)).eval())
     faces, val_faces, weights = load_faces(recipe.data)
     cache = Path(recipe.data.cache)
     chosen = np.random.default_rng(recipe.run.seed).choice(
