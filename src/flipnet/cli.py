@@ -100,9 +100,6 @@ def restore(
     faces: Annotated[FaceChoice, typer.Option(help="Which faces to restore.")] = FaceChoice.ALL,
     phi: Phi = 1.0,
     steps: Steps = None,
-    texture: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="How much invented fine texture: 0 leaves faces smooth.")
-    ] = 1.0,
     seed: Seed = 0,
     blend: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="How much of the restored face: 0 input, 1 restored.")
@@ -153,7 +150,6 @@ def restore(
         faces=faces.value,
         phi=phi,
         steps=steps,
-        texture=texture,
         seed=seed,
         blend=blend,
         save_faces=save_faces,

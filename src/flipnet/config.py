@@ -248,36 +248,6 @@ class RestorationConfig(ModeConfig):
         return self
 
 
-class TextureConfig(_Table):
-    """The VAE's texture head: fine texture of the right strength, added to what the decoder knows.
-
-    loss = energy_weight * texture_energy_distance + smooth_weight * L1 of the 4x averaged change
-         + adversarial_weight * L_adv, everything but the head frozen (our choice).
-
-    Attributes:
-        base: folder of a pipeline with a restoration mode.
-        vae: folder of a VAE of the same latents to use in place of the base's own, whose decoder was finished.
-        width: channels of the head.
-        restored_faces: how many training faces are degraded, restored and cached, so that the head learns to
-            serve restored latents too.
-        restoration_steps: denoising steps for that.
-        clean_fraction: share of samples that are latents of clean faces.
-        crop_latents: side of the random crops in latent pixels.
-    """
-
-    base: str
-    vae: str | None = None
-    width: Positive = 48
-    restored_faces: Positive = 600
-    restoration_steps: Positive = 1
-    clean_fraction: Fraction = 0.3
-    crop_latents: Positive = 12
-    energy_weight: NonNegative = 10.0
-    smooth_weight: NonNegative = 10.0
-    adversarial_weight: NonNegative = 0.05
-    degradation: DegradationConfig = DegradationConfig()
-
-
 class PairSourceConfig(_Table):
     """One source of real clean/degraded pairs.
 
@@ -314,7 +284,7 @@ class DegradationModeConfig(ModeConfig):
     flip_vertical: bool = False
 
 
-Stage = Literal["autoencoder", "prior", "embedding", "association", "restoration", "texture", "degradation"]
+Stage = Literal["autoencoder", "prior", "embedding", "association", "restoration", "degradation"]
 
 
 class Recipe(_Table):
@@ -329,7 +299,6 @@ class Recipe(_Table):
     embedding: EmbeddingConfig | None = None
     association: AssociationConfig | None = None
     restoration: RestorationConfig | None = None
-    texture: TextureConfig | None = None
     degradation: DegradationModeConfig | None = None
 
     @model_validator(mode="after")

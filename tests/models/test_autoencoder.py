@@ -10,7 +10,6 @@ from flipnet.models.backbone import (
     encode_latents,
     encoder_features,
     load_vae,
-    texture_shape,
 )
 from flipnet.models.face_encoder import FaceEncoder, as_tokens
 
@@ -116,20 +115,3 @@ def test_encoder_features_of_both_kinds_of_vae():
     vae.encoder.down_blocks[1].register_forward_hook(lambda module, args, output: hooked.append(output))
     vae.encode(image)
     torch.testing.assert_close(encoder_features(vae, image)[1], hooked[0])
-
-
-def test_texture_is_apart_from_the_image():
-    vae = tiny_vae(texture_width=8)
-    torch.nn.init.normal_(vae.texture.conv3.weight, std=0.5)
-    latents = torch.randn(1, 4, 4, 4)
-    shape = texture_shape(vae, latents)
-    assert shape == (8, 8, 8)
-    noise = torch.randn(1, *shape)
-    plain = decode_latents(vae, latents)
-    assert torch.equal(plain, tiny_vae().decode(latents).sample)
-    full = decode_latents(vae, latents, noise)
-    assert (full - plain).abs().max() > 1e-3
-    torch.testing.assert_close(decode_latents(vae, latents, noise, 0.5) - plain, (full - plain) / 2)
-    assert (decode_latents(vae, latents, torch.randn(1, *shape)) - full).abs().max() > 1e-3
-    assert texture_shape(tiny_vae(), latents) is None
-    assert texture_shape(tiny_kl(), latents) is None

@@ -53,7 +53,6 @@ class RestoreSettings:
     phi: float = 1.0
     steps: int | None = None
     seed: int = 0
-    texture: float | None = None
     blend: float = 1.0
     save_faces: bool = False
     compare: bool = False
@@ -105,7 +104,6 @@ def _load(settings: RestoreSettings, folder: Path) -> FaceRestorer:
         settings.model,
         phi=settings.phi,
         steps=settings.steps,
-        texture=settings.texture,
         device=settings.device,
     )
 
@@ -236,7 +234,6 @@ def _settings_as_json(settings: RestoreSettings, restorer: FaceRestorer | None) 
         "faces",
         "phi",
         "steps",
-        "texture",
         "seed",
         "blend",
         "upscale",
@@ -249,7 +246,6 @@ def _settings_as_json(settings: RestoreSettings, restorer: FaceRestorer | None) 
         return asked
     # What "auto" and the model's own default came to.
     used = {"model": restorer.model_name, "steps": restorer.steps, "device": str(restorer.device)}
-    used["texture"] = restorer.texture
     return asked | used
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTinyOutput
@@ -81,45 +80,12 @@ class ConvDecoder(nn.Module):
         self.ups = nn.ModuleList(nn.Conv2d(a, 4 * b, 3, padding=1) for a, b in pairwise(widths))
         self.head = nn.Conv2d(widths[-1], 3 * unshuffle**2, 3, padding=1)
 
-    def features(self, latents: Tensor) -> Tensor:
-        """Map latents to the last stage's features (B, channels[0], H / unshuffle, W / unshuffle)."""
+    def forward(self, latents: Tensor) -> Tensor:
+        """Map latents to an image."""
         x = self.stem(latents)
         for index, stage in enumerate(self.stages):
             x = stage(x if index == 0 else F.pixel_shuffle(self.ups[index - 1](x), 2))
-        return x
-
-    def to_image(self, features: Tensor) -> Tensor:
-        """Map the last stage's features to an image."""
-        return F.pixel_shuffle(self.head(F.silu(features)), self.unshuffle)
-
-    def forward(self, latents: Tensor) -> Tensor:
-        """Map latents to an image."""
-        return self.to_image(self.features(latents))
-
-
-class TextureHead(nn.Module):
-    """Fine texture that latents cannot hold, from the decoder's last features and noise.
-
-    A decoder trained for fidelity leaves out what it cannot know: grain, pores, single hairs. This head adds
-    them as a plausible pattern, apart from the faithful image, so that it can be left out. It starts at zero.
-    Source: our choice (docs/training-log.md); noise inputs of a decoder are StyleGAN's idea.
-    """
-
-    NOISE_CHANNELS = 8
-
-    def __init__(self, channels: int, unshuffle: int, width: int) -> None:
-        super().__init__()
-        self.unshuffle = unshuffle
-        self.conv1 = nn.Conv2d(channels + self.NOISE_CHANNELS, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv3 = nn.Conv2d(width, 3 * unshuffle**2, 3, padding=1)
-        for parameter in self.conv3.parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, features: Tensor, noise: Tensor) -> Tensor:
-        """Map features (B, C, h, w) and standard normal noise (B, 8, h, w) to a residual image (B, 3, H, W)."""
-        x = F.silu(self.conv1(torch.cat([features, noise.to(features.dtype)], 1)))
-        return F.pixel_shuffle(self.conv3(F.silu(self.conv2(x))), self.unshuffle)
+        return F.pixel_shuffle(self.head(F.silu(x)), self.unshuffle)
 
 
 class CompactAutoencoder(ModelMixin, ConfigMixin):
@@ -127,8 +93,7 @@ class CompactAutoencoder(ModelMixin, ConfigMixin):
 
     Images are (B, 3, H, W) RGB in [-1, 1]; latents (B, latent_channels, H / factor, W / factor) with
     factor = unshuffle * 2 ** (len(channels) - 1). `latents_mean` and `latents_std` (one number per latent
-    channel, or None before they were measured) are applied by `models.backbone` alone. `texture_width` > 0 adds
-    a `TextureHead` of that width.
+    channel, or None before they were measured) are applied by `models.backbone` alone.
     """
 
     @register_to_config
@@ -140,12 +105,10 @@ class CompactAutoencoder(ModelMixin, ConfigMixin):
         latent_channels: int = 32,
         latents_mean: list[float] | None = None,
         latents_std: list[float] | None = None,
-        texture_width: int = 0,
     ) -> None:
         super().__init__()
         self.encoder = ConvEncoder(channels, blocks, unshuffle, latent_channels)
         self.decoder = ConvDecoder(channels, blocks, unshuffle, latent_channels)
-        self.texture = TextureHead(channels[0], unshuffle, texture_width) if texture_width else None
 
     @property
     def downscale_factor(self) -> int:
@@ -156,28 +119,9 @@ class CompactAutoencoder(ModelMixin, ConfigMixin):
         """Encode; `.latents` holds the result."""
         return AutoencoderTinyOutput(latents=self.encoder(image))
 
-    def texture_shape(self, latents: Tensor) -> tuple[int, ...] | None:
-        """Shape (8, h, w) of one sample's texture noise for latents (B, L, h', w'), None without a texture head."""
-        if self.texture is None:
-            return None
-        scale = 2 ** (len(self.config.channels) - 1)
-        return (TextureHead.NOISE_CHANNELS, scale * latents.shape[-2], scale * latents.shape[-1])
-
-    def decode(
-        self, latents: Tensor, texture_noise: Tensor | None = None, texture: float = 1.0
-    ) -> DecoderOutput:
-        """Decode; `.sample` holds the result, not clamped.
-
-        Args:
-            latents: (B, L, h, w).
-            texture_noise: standard normal noise of `texture_shape`; None leaves the texture out.
-            texture: factor on the texture.
-        """
-        features = self.decoder.features(latents)
-        image = self.decoder.to_image(features)
-        if self.texture is not None and texture_noise is not None:
-            image = image + texture * self.texture(features, texture_noise)
-        return DecoderOutput(sample=image)
+    def decode(self, latents: Tensor) -> DecoderOutput:
+        """Decode; `.sample` holds the result, not clamped."""
+        return DecoderOutput(sample=self.decoder(latents))
 
     def forward(self, image: Tensor) -> Tensor:
         """Encode and decode."""

@@ -56,23 +56,10 @@ def encode_latents(vae: Any, image: Tensor) -> Tensor:
     return (raw - mean) * scale
 
 
-def decode_latents(
-    vae: Any, latents: Tensor, texture_noise: Tensor | None = None, texture: float = 1.0
-) -> Tensor:
-    """Decode what `encode_latents` returned to (B, 3, H, W), meant for [-1, 1], not clamped.
-
-    `texture_noise` and `texture` are for a compact VAE with a texture head, see `CompactAutoencoder.decode`.
-    """
+def decode_latents(vae: Any, latents: Tensor) -> Tensor:
+    """Decode what `encode_latents` returned to (B, 3, H, W), meant for [-1, 1], not clamped."""
     mean, scale = _statistics(vae, latents)
-    raw = latents / scale + mean
-    if texture_noise is not None:
-        return vae.decode(raw, texture_noise, texture).sample
-    return vae.decode(raw).sample
-
-
-def texture_shape(vae: Any, latents: Tensor) -> tuple[int, ...] | None:
-    """Shape of one sample's texture noise, None where the VAE has no texture head."""
-    return vae.texture_shape(latents) if isinstance(vae, CompactAutoencoder) else None
+    return vae.decode(latents / scale + mean).sample
 
 
 def _statistics(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:

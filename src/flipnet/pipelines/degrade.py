@@ -15,5 +15,3 @@ class FaceDegrader(FaceMapping):
     """
 
     mode = Mode.DEGRADATION
-    # The texture head knows clean skin and hair, which a bad photograph has lost.
-    default_texture = 0.0

@@ -18,18 +18,16 @@ class FaceMapping:
 
     Attributes:
         mode: which of the network's jobs it does; set by each subclass.
-        texture: how much of the VAE's invented fine texture is added, in [0, 1].
         native_size_px: side of the square faces.
         phi: boosting weight φ.
         steps: denoising steps, None for the mode's own number.
         model_name: what the model was loaded by.
         device: "cpu", "cuda", ...
 
-    Raises FlipnetError for φ < 0, fewer steps than one, texture outside [0, 1], and a model without the mode.
+    Raises FlipnetError for φ < 0, fewer steps than one, and a model without the mode.
     """
 
     mode: ClassVar[Mode]
-    default_texture: ClassVar[float] = 1.0
 
     def __init__(
         self,
@@ -38,7 +36,6 @@ class FaceMapping:
         phi: float,
         steps: int | None,
         model_name: str,
-        texture: float | None = None,
     ) -> None:
         if phi < 0:
             raise FlipnetError(f"phi must be at least 0, got {phi}.")
@@ -51,9 +48,6 @@ class FaceMapping:
         if steps < 1:
             raise FlipnetError(f"steps must be at least 1, got {steps}.")
         self.pipeline, self.phi, self.steps, self.model_name = pipeline, phi, steps, model_name
-        self.texture = self.default_texture if texture is None else texture
-        if not 0 <= self.texture <= 1:
-            raise FlipnetError(f"texture must be between 0 and 1, got {texture}.")
         self.native_size_px = pipeline.native_size_px
         self.device = str(pipeline.device)
 
@@ -64,7 +58,6 @@ class FaceMapping:
         *,
         phi: float = 1.0,
         steps: int | None = None,
-        texture: float | None = None,
         device: str = "auto",
     ) -> Self:
         """Load a checkpoint by bundled name, folder or hub id.
@@ -81,7 +74,6 @@ class FaceMapping:
             phi=phi,
             steps=steps,
             model_name=str(name_or_path),
-            texture=texture,
         )
 
     def __call__(self, faces: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -91,7 +83,6 @@ class FaceMapping:
             mode=self.mode.value,
             phi=self.phi,
             num_inference_steps=self.steps,
-            texture=self.texture,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             output_type="pt",
         )

@@ -32,7 +32,6 @@ from flipnet.models.backbone import (
     encode_latents,
     load_component,
     load_vae,
-    texture_shape,
 )
 from flipnet.models.face_encoder import FaceEncoder
 from flipnet.models.flipnet import Flipnet, load_mode
@@ -169,7 +168,6 @@ class FlipnetPipeline(DiffusionPipeline):
         mode: str = "restoration",
         phi: float = 1.0,
         num_inference_steps: int | None = None,
-        texture: float = 1.0,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: Literal["pil", "np", "pt"] = "pil",
         return_dict: bool = True,
@@ -183,8 +181,6 @@ class FlipnetPipeline(DiffusionPipeline):
             phi: boosting weight φ >= 0; 0 pure generation, 1 the balance the model was trained for, above 1 the
                 condition dominates.
             num_inference_steps: denoising steps, at least 1; None takes the mode's own number.
-            texture: how much of the VAE's invented fine texture is added, in [0, 1]; without a texture head it
-                changes nothing. Degraded faces look like photographs at 0.
             generator: one CPU generator per image, or one for all; None draws a fresh seed.
             output_type: "pil", "np" (uint8 (B, S, S, 3)) or "pt" (float32 (B, 3, S, S), clamped to [-1, 1]).
             return_dict: False returns a tuple.
@@ -198,11 +194,8 @@ class FlipnetPipeline(DiffusionPipeline):
         self.network.activate(mode)
         if num_inference_steps is None:
             num_inference_steps = self.network.default_steps[mode]
-        if phi < 0 or num_inference_steps < 1 or not 0 <= texture <= 1:
-            raise ValueError(
-                "need phi >= 0, at least one step and texture in [0, 1], "
-                f"got {phi}, {num_inference_steps} and {texture}"
-            )
+        if phi < 0 or num_inference_steps < 1:
+            raise ValueError(f"need phi >= 0 and at least one step, got {phi} and {num_inference_steps}")
         generators = _generators(generator, len(faces))
         with self._autocast():
             latents = encode_latents(self.vae, faces)
@@ -214,9 +207,7 @@ class FlipnetPipeline(DiffusionPipeline):
                 noise,
                 num_inference_steps,
             )
-            shape = texture_shape(self.vae, denoised) if texture else None
-            grain = None if shape is None else initial_noise(generators, shape, self.device)
-            decoded = decode_latents(self.vae, denoised, grain, texture).float()
+            decoded = decode_latents(self.vae, denoised).float()
         result: Any = decoded.clamp(-1, 1)
         if output_type != "pt":
             result = images.tensor_to_uint8(decoded)

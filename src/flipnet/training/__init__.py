@@ -13,7 +13,6 @@ STAGE_MODULES = {
     "embedding": "flipnet.training.embedding",
     "association": "flipnet.training.embedding",
     "restoration": "flipnet.training.restoration",
-    "texture": "flipnet.training.texture",
     "degradation": "flipnet.training.degradation",
 }
 

@@ -107,27 +107,6 @@ def gradient_energy(images: Tensor) -> Tensor:
     return luma.diff(dim=-1).square().mean() + luma.diff(dim=-2).square().mean()
 
 
-def texture_energy_distance(restored: Tensor, reference: Tensor, window_px: int = 16) -> Tensor:
-    """Mean absolute difference of local texture strength at full and half size.
-
-    Strength is the root of the mean squared finite difference of the channel mean within a window, so what
-    counts is how much texture is where, not its pattern. Source: our choice, moment matching in the spirit of
-    style losses.
-    """
-    distance = restored.new_zeros(())
-    for _ in range(2):
-        difference = _local_gradient(restored, window_px) - _local_gradient(reference, window_px)
-        distance = distance + difference.abs().mean()
-        restored, reference = F.avg_pool2d(restored, 2), F.avg_pool2d(reference, 2)
-    return distance
-
-
-def _local_gradient(images: Tensor, window_px: int) -> Tensor:
-    luma = images.mean(1, keepdim=True)
-    energy = luma.diff(dim=-1)[..., 1:, :].square() + luma.diff(dim=-2)[..., :, 1:].square()
-    return (F.avg_pool2d(energy, window_px, window_px // 2) + 1e-6).sqrt()
-
-
 def hinge_losses(judge: nn.Module, made: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
     """Return the maker's adversarial loss and the judge's hinge loss for one batch of each.
 
