@@ -239,8 +239,8 @@ def _cast_copy(model: Any, dtype: torch.dtype | None) -> Any:
     if dtype is None:
         return model
     copy = type(model).from_config(model.config)
-    copy.load_state_dict(model.state_dict())
-    return copy.to(dtype)
+    copy.load_state_dict({key: value.to(dtype) for key, value in model.state_dict().items()}, assign=True)
+    return copy
 
 
 def _as_tensor(image: Any) -> Tensor:
