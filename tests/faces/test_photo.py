@@ -244,6 +244,20 @@ def test_gray_photo_stays_gray(detector, astronaut):
     assert np.array_equal(restored[..., 0], restored[..., 2])
 
 
+def test_gray_photo_stored_in_colour_gets_no_tint(detector, astronaut):
+    chroma = np.random.default_rng(0).integers(-1, 2, astronaut.pixels.shape)
+    noisy = (np.repeat(astronaut.pixels[..., 1:2], 3, 2).astype(int) + chroma).clip(0, 255).astype(np.uint8)
+
+    def tint(faces, seeds):
+        return faces + torch.tensor([0.5, -0.1, -0.3]).view(1, 3, 1, 1)
+
+    pixels = restore_photo(Photo(noisy), Restoring(tint), detector).photo.pixels.astype(int)
+    assert np.abs(pixels - noisy).max() > 10
+    assert (pixels.max(2) - pixels.min(2)).max() <= 5
+    untouched = restore_photo(Photo(noisy), Restoring(identity), detector).photo.pixels
+    assert np.array_equal(untouched, noisy)
+
+
 def test_upscale_enlarges_background_alpha_and_faces(detector, astronaut):
     alpha = np.full(astronaut.pixels.shape[:2], 255, np.uint8)
     alpha[:40] = 7

@@ -18,6 +18,7 @@ from flipnet.types import Face, FaceDetector, FlipnetError, Restorer
 
 Selection = Literal["all", "largest", "center"]
 
+_GRAY_SPREAD_LEVELS = 4
 MIN_EYE_DISTANCE_PX = 8.0
 """Faces whose fitted template has its eyes nearer than this, in photo pixels, are skipped. Our choice: below,
 a dozen pixels across a face no longer say whose face it is."""
@@ -221,6 +222,15 @@ def _report(result: FaceResult, on_face: Callable[[FaceResult], None] | None) ->
     return result
 
 
+def _nearly_gray(crop: np.ndarray) -> bool:
+    """Whether a uint8 crop is a gray one that was stored in colour, where compression left a little chroma.
+
+    Our choice: 99 % of the pixels have channels within 4 levels. A network then must not tint the face.
+    """
+    spread = crop.max(2).astype(np.int16) - crop.min(2)
+    return bool(np.percentile(spread, 99) <= _GRAY_SPREAD_LEVELS)
+
+
 def _restore_batch(
     restorer: Restorer, batch: list[FaceResult], seed: int, grayscale: bool
 ) -> list[tuple[FaceResult, np.ndarray | None]]:
@@ -247,10 +257,13 @@ def _restore_batch(
         if isinstance(restored, str):
             pairs.append((replace(result, status="failed", reason=restored), None))
             continue
-        restored = restored.clamp(-1, 1)
-        if grayscale:
-            restored = torch.einsum("c,chw->hw", torch.from_numpy(_LUMA), restored).expand(3, -1, -1)
-        difference = ((restored - faces[i]) / 2).permute(1, 2, 0).contiguous().numpy()
+        restored, face = restored.clamp(-1, 1), faces[i]
+        if grayscale or _nearly_gray(result.crop):
+            restored, face = (
+                torch.einsum("c,chw->hw", torch.from_numpy(_LUMA), image).expand(3, -1, -1)
+                for image in (restored, face)
+            )
+        difference = ((restored - face) / 2).permute(1, 2, 0).contiguous().numpy()
         shown = tensor_to_uint8(restored[None])[0]
         pairs.append((replace(result, status="restored", restored=shown), difference))
     return pairs
