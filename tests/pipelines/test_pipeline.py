@@ -91,6 +91,8 @@ def test_round_trip_restores_the_same(tmp_path, pipeline):
         "vae",
     ]
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
+    again.save_pretrained(tmp_path / "again")
+    assert not [p for p in (tmp_path / "again").rglob("*.json") if str(tmp_path) in p.read_text()]
     assert not [p for p in tmp_path.rglob("*") if p.suffix in (".bin", ".pt", ".pkl")]
 
 

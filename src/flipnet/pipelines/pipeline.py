@@ -154,6 +154,8 @@ class FlipnetPipeline(DiffusionPipeline):
             "scheduler": ["diffusers", type(self.scheduler).__name__],
             "face_encoder": ["flipnet", "FaceEncoder"],
         }
+        for config in partial.glob("*/config.json"):
+            _forget_origin(config)
         (partial / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
         checkpoints.write_checksums(partial)
         if target.exists():
@@ -233,6 +235,13 @@ def load_scheduler(folder: Path) -> Any:
     if name not in SCHEDULERS:
         raise CheckpointError(f"{folder}: holds a {name}, expected one of {', '.join(SCHEDULERS)}")
     return SCHEDULERS[name].from_pretrained(str(folder))
+
+
+def _forget_origin(config: Path) -> None:
+    """Take the folder that a part was loaded from out of its config: it says nothing to anyone else."""
+    content = checkpoints.read_json(config)
+    content.pop("_name_or_path", None)
+    config.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _cast_copy(model: Any, dtype: torch.dtype | None) -> Any:
