@@ -272,7 +272,7 @@ def test_pairs_of_a_shard_that_cannot_be_completed_are_failures(tmp_path):
     picture = np.zeros((8, 8, 3), np.uint8)
     records = [ResultRecord(Path(f"{key}.png"), ResultStatus.FAILED, key, 1) for key in "abc"]
     for record in records:
-        result, by = Degraded(picture, picture), {"method": "mild", "phi": None, "model": None}
+        result, by = Degraded(picture, picture), {"method": "mild", "phi": None, "model": None, "steps": None}
         store.write(record, tmp_path, Photo(picture), result, by)
     shutil.rmtree(tmp_path / "pairs")
     store.close()

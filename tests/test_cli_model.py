@@ -140,7 +140,13 @@ def test_ctrl_c_leaves_whole_files_only(tmp_path, tiny_checkpoint):
         shutil.copyfile(first, first.with_stem(f"{index:03}"))
     command = [sys.executable, "-m", "flipnet", "restore", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
     options = ["--model", str(tiny_checkpoint), "--device", "cpu", "--report", str(tmp_path / "report.json")]
-    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    # A shell that runs the tests in the background makes them, and what they start, ignore SIGINT.
+    with subprocess.Popen(
+        [*command, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         give_up = time.monotonic() + 120
         while not (tmp_path / "out" / "001.png").exists() and time.monotonic() < give_up:
             assert process.poll() is None, process.stderr.read().decode()

@@ -291,7 +291,7 @@ class Recipe(_Table):
     """One training run. Exactly the table named by `stage` must be present beside data, optim and run."""
 
     stage: Stage
-    data: DataConfig
+    data: DataConfig = DataConfig()
     optim: OptimConfig
     run: RunConfig = RunConfig()
     autoencoder: AutoencoderConfig | None = None

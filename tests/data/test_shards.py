@@ -62,6 +62,7 @@ def test_the_tar_is_what_the_layout_says(tmp_path):
         "seed": 3,
         "phi": 1.0,
         "model": "compact",
+        "steps": None,
         "parameters": None,
     }
 
