@@ -145,11 +145,6 @@ def balanced_weights(
     return weights / weights.sum()
 
 
-def item_seed(seed: int, epoch: int, index: int) -> int:
-    """Return a 63-bit seed, a pure function of the arguments: same item, same choices, in any worker."""
-    return int(np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
 class FaceDataset(Dataset[dict[str, Any]]):
     """HQ faces of one size.
 
@@ -191,9 +186,9 @@ class FaceSource(Protocol):
 class DegradedFaceDataset(Dataset[dict[str, Any]]):
     """HQ faces with an LQ made on access.
 
-    Indexed by (face index, item seed), see `item_seed`; every random choice (recipe, flip, degradation) comes
-    from that seed. Items are {"key", "hq", "lq"}, images uint8 (3, S, S) RGB. Where the recipe turned the LQ
-    gray the HQ is gray too, as in the recipes that do so.
+    Indexed by (face index, item seed), see `sampling.SeededBatches`; every random choice (recipe, flip,
+    degradation) comes from that seed. Items are {"key", "hq", "lq"}, images uint8 (3, S, S) RGB. Where the
+    recipe turned the LQ gray the HQ is gray too, as in the recipes that do so.
 
     Args:
         faces: the HQ faces.

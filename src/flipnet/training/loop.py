@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import ProjectConfiguration, set_seed
 from diffusers.training_utils import EMAModel
 from rich.console import Console
@@ -55,8 +55,16 @@ def seeded_batches(
     """Return what `TrainingStage.batches` wants: items of `dataset` drawn by `weights` (N,) from the run's seed."""
 
     def batches(start: int) -> Iterable[Batch]:
-        optim, run = recipe.optim, recipe.run
-        sampler = SeededBatches(weights, optim.batch_size, optim.steps, start=start, seed=run.seed)
+        optim, run, state = recipe.optim, recipe.run, PartialState()
+        sampler = SeededBatches(
+            weights,
+            optim.batch_size,
+            optim.steps,
+            start=start,
+            seed=run.seed,
+            rank=state.process_index,
+            world_size=state.num_processes,
+        )
         # A generator of its own: a loader otherwise draws from the global one, and a resumed run would differ.
         return DataLoader(
             dataset,
