@@ -62,3 +62,10 @@ def test_log_has_losses_speed_and_validation(tmp_path, write_recipe):
     assert [line["step"] for line in lines] == [1, 2, 3, 3]
     assert lines[0]["images_per_second"] > 0
     assert "reconstruction_psnr_db" in lines[-1]["validation"]
+
+
+def test_accumulated_gradients_take_several_batches_a_step(tmp_path, write_recipe):
+    path = write_recipe("autoencoder", VAE, steps=3)
+    run_recipe(path, ("optim.gradient_accumulation=2",), tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "total" in line] == [1, 2, 3]

@@ -36,7 +36,7 @@ class TrainingStage:
     Attributes:
         objective: a module whose forward(batch) returns named scalar losses, "total" among them; the
             parameters that require gradients are trained.
-        batches: maps a first step to the batches from that step on, one per optimiser micro-step.
+        batches: maps a first optimiser step to the batches from there on, gradient_accumulation per step.
         validate: returns named numbers with the EMA weights in place.
         save: writes the result (EMA weights in place) into a folder.
         learning_rate_scale: maps a parameter name to a factor on the learning rate.
@@ -56,11 +56,12 @@ def seeded_batches(
 
     def batches(start: int) -> Iterable[Batch]:
         optim, run, state = recipe.optim, recipe.run, PartialState()
+        micro_steps = optim.gradient_accumulation
         sampler = SeededBatches(
             weights,
             optim.batch_size,
-            optim.steps,
-            start=start,
+            optim.steps * micro_steps,
+            start=start * micro_steps,
             seed=run.seed,
             rank=state.process_index,
             world_size=state.num_processes,
