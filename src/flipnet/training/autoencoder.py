@@ -18,6 +18,9 @@ from flipnet.training.loop import TrainingStage, seeded_batches
 from flipnet.training.objective import gradient_l1, psnr, to_unit_range
 
 
+STATISTICS_FACES = 150
+
+
 class CropDataset(Dataset[dict[str, Tensor]]):
     """Random flipped crops, uint8 (3, S, S), the stated share of them degraded; indexed by (face, seed)."""
 
@@ -78,7 +81,8 @@ def build(recipe: Recipe) -> TrainingStage:
 
     def save(folder: Path) -> None:
         if not config.freeze_encoder:
-            mean, std = latent_statistics(vae, val)
+            sample = np.linspace(0, len(faces) - 1, min(STATISTICS_FACES, len(faces))).astype(int)
+            mean, std = latent_statistics(vae, faces.pixels[sample])
             vae.register_to_config(latents_mean=mean, latents_std=std)
         vae.save_pretrained(folder)
 
