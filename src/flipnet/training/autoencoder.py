@@ -17,7 +17,6 @@ from flipnet.training.faces import load_faces
 from flipnet.training.loop import TrainingStage, seeded_batches
 from flipnet.training.objective import gradient_l1, psnr, to_unit_range
 
-
 STATISTICS_FACES = 150
 
 
