@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,7 +7,8 @@ from safetensors.torch import load_file
 
 from flipnet.config import load_recipe
 from flipnet.training import autoencoder, run_recipe
-from flipnet.training.loop import learning_rate_factor, train
+from flipnet.training.loop import train
+from flipnet.training.optimizer import learning_rate_factor
 from flipnet.types import FlipnetError
 
 VAE = "channels = [8, 8]\nblocks = 1\nlatent_channels = 4\ncrop_px = 32"
@@ -33,7 +35,7 @@ def test_a_stopped_run_resumes_to_the_very_same_weights(tmp_path, write_recipe):
                 raise KeyboardInterrupt
             yield batch
 
-    broken = stage.__class__(stage.objective, three_batches, stage.validate, stage.save)
+    broken = replace(stage, batches=three_batches)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, broken, tmp_path / "broken")
     assert not (tmp_path / "broken/final").exists()

@@ -14,9 +14,11 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from flipnet import checkpoints
 from flipnet.models.adapter import Adapter, add_lora
 from flipnet.models.boosthub import ConditionFeatures, activate_hubs, add_hubs, hub_processors
 from flipnet.models.face_encoder import FaceEncoder
+from flipnet.models.fused import FusedLora, is_fused
 from flipnet.types import FlipnetError
 
 CONDITION_TIMESTEP = 0
@@ -53,6 +55,7 @@ class Flipnet(nn.Module):
         self.adapters = nn.ModuleDict()
         self.default_steps: dict[str, int] = {}
         self.mode: str | None = None
+        self._fused: FusedLora | None = None
 
     @property
     def latent_channels(self) -> int:
@@ -98,9 +101,25 @@ class Flipnet(nn.Module):
             raise FlipnetError(
                 f"This model has no mode '{name}'; it has {', '.join(self.adapters) or 'none'}."
             )
+        if self._fused is not None and self._fused.name != name:
+            self.unfuse()
         self.unet.set_adapter(name)
         activate_hubs(self.unet, name)
         self.mode = name
+
+    def fuse(self) -> None:
+        """Merge the LoRA of the mode in use into the base, for inference; done already, it does nothing.
+
+        Predictions stay the same but for rounding (1e-4). Activating another mode takes it out again.
+        """
+        if self._fused is None and self.mode is not None:
+            self._fused = FusedLora(self.unet, self.mode)
+
+    def unfuse(self) -> None:
+        """Bring the base's own weights back, bit by bit."""
+        if self._fused is not None:
+            self._fused.undo()
+            self._fused = None
 
     def mode_parameters(self, name: str) -> list[nn.Parameter]:
         """Return the parameters that belong to one mode alone."""
@@ -137,7 +156,7 @@ class Flipnet(nn.Module):
         """
         tau = self.adapters[self.mode or ""]
         assert isinstance(tau, Adapter)
-        null = tau.null_tokens(len(latents)).to(latents.dtype)
+        null = tau.null_tokens(latents.shape[0]).to(latents.dtype)
         if embedding is None or (not isinstance(phi, Tensor) and phi == 0):
             tokens = null
         else:
@@ -184,7 +203,12 @@ def base_state_dict(unet: UNet2DConditionModel) -> dict[str, Tensor]:
 
 
 def save_base_unet(unet: UNet2DConditionModel, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Save the base alone in diffusers' layout, optionally in another dtype."""
+    """Save the base alone in diffusers' layout, optionally in another dtype.
+
+    Raises ValueError while a LoRA is fused: its weights are not the base's.
+    """
+    if is_fused(unet):
+        raise ValueError("a LoRA is fused into this UNet, call the network's unfuse() before saving it")
     with torch.device("meta"):
         base = UNet2DConditionModel.from_config(unet.config)
     state = {k: v.detach().clone().to(dtype or v.dtype) for k, v in base_state_dict(unet).items()}
@@ -225,10 +249,7 @@ def save_mode(network: Flipnet, name: str, file: Path, dtype: torch.dtype | None
 
 def load_mode(network: Flipnet, name: str, file: Path) -> None:
     """Add the mode stored in a safetensors file; FlipnetError names keys that are missing or too many."""
-    from safetensors import safe_open
-
-    with safe_open(file, "pt") as opened:
-        metadata = opened.metadata() or {}
+    metadata, shapes = checkpoints.tensor_shapes(file)
     try:
         rank, tokens, steps = (int(metadata[key]) for key in ("lora_rank", "context_tokens", "default_steps"))
         rotary, embeds, convolutions = (
@@ -236,6 +257,10 @@ def load_mode(network: Flipnet, name: str, file: Path) -> None:
         )
     except (KeyError, ValueError) as error:
         raise FlipnetError(f"{file}: not a mode file of flipnet, its metadata lacks {error}") from error
+    # Before memory is taken for them.
+    ranks = {shape[0] for key, shape in shapes.items() if key.endswith("lora_A.weight")}
+    if ranks != {rank} or shapes.get("tau.null", ())[:1] != (tokens,) or steps < 1:
+        raise FlipnetError(f"{file}: its tensors do not have the sizes that its metadata state")
     network.add_mode(
         name,
         lora_rank=rank,
@@ -256,6 +281,7 @@ def load_mode(network: Flipnet, name: str, file: Path) -> None:
         raise FlipnetError(
             f"{file}: does not fit its base, first at {wrong[0]} ({len(wrong)} tensors in all)"
         )
+    checkpoints.refuse_not_finite(state, file)
     state = {key: value.to(expected[key].dtype) for key, value in state.items()}
     set_peft_model_state_dict(network.unet, _strip(state, "lora."), adapter_name=name)
     for layer, processor in hub_processors(network.unet).items():

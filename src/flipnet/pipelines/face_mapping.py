@@ -78,6 +78,9 @@ class FaceMapping:
 
     def __call__(self, faces: Tensor, seeds: Sequence[int]) -> Tensor:
         """Map float32 (B, 3, S, S) RGB in [-1, 1] to the same shape and range, on the CPU; one seed per face."""
+        # Steps are cheaper with the LoRA merged (benchmarks/step_cost.py); another mapping may share the pipeline.
+        self.pipeline.network.activate(self.mode.value)
+        self.pipeline.network.fuse()
         output: Any = self.pipeline(
             faces,
             mode=self.mode.value,

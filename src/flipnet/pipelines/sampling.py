@@ -34,12 +34,14 @@ def denoise(
     Source: FLIPNET samples its base as any latent diffusion model; the loop is diffusers' usual one.
     """
     scheduler = copy.deepcopy(scheduler)
-    scheduler.set_timesteps(steps, device=noise.device)
+    # The scheduler's own arithmetic stays on the host: on the device every step would wait for it.
+    scheduler.set_timesteps(steps)
+    timesteps = scheduler.timesteps.to(noise.device)
     latents = noise * scheduler.init_noise_sigma
     extra = {"generator": generator} if generator is not None and _takes_generator(scheduler) else {}
     for index, timestep in enumerate(scheduler.timesteps):
         scaled = scheduler.scale_model_input(latents, timestep)
-        prediction = predict(scaled, timestep).float()
+        prediction = predict(scaled, timesteps[index]).float()
         latents = scheduler.step(prediction, timestep, latents, **extra).prev_sample
         if on_step is not None:
             on_step(index, latents)
