@@ -212,3 +212,33 @@ def test_real_shards():
     assert faces[149]["hq"].shape == (3, 512, 512)
     pairs = PairDataset(SHARED / "pairs384/val.tar")
     assert pairs[0]["lq"].shape == (3, 384, 384)
+
+
+@pytest.mark.parametrize(
+    "names", [("images1024x1024/00000/00000.png", "images1024x1024/01000/01000.png"), ("0.jpg", "29999.jpg")]
+)
+def test_ffhq_and_celeba_hq_folders_are_scaled_to_the_recipes_size(tmp_path, names):
+    # A disc on black: scaled by area or Lanczos, its middle stays white and its corner black.
+    y, x = np.mgrid[:128, :128] - 63.5
+    disc = np.repeat((np.hypot(x, y) < 40).astype(np.uint8)[..., None] * 255, 3, 2)
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(disc).save(tmp_path / name, quality=100)
+    faces = FaceDataset(tmp_path, SIZE)
+    assert faces.keys == tuple(name.rpartition(".")[0] for name in names)
+    face_pixels = faces.read(1)
+    assert face_pixels.shape == (SIZE, SIZE, 3)
+    assert face_pixels[SIZE // 2, SIZE // 2].min() > 250
+    assert face_pixels[0, 0].max() < 5
+    # The area of the disc is kept: pi 40^2 of 128^2.
+    assert face_pixels.mean() / 255 == pytest.approx(np.pi * 40**2 / 128**2, abs=0.01)
+
+
+def test_pictures_that_are_not_square_are_refused_or_cut(tmp_path):
+    wild = tmp_path / "in-the-wild-images/00000/00000.png"
+    wild.parent.mkdir(parents=True)
+    pixels = face(0, 100)[:, :SIZE]
+    Image.fromarray(pixels).save(wild)
+    with pytest.raises(FlipnetError, match=r"00000\.png: is 32x100, but square .* data\.crop_to_square"):
+        FaceDataset(tmp_path, SIZE).read(0)
+    np.testing.assert_array_equal(FaceDataset(tmp_path, SIZE, crop=True).read(0), pixels[34:66])

@@ -3,6 +3,7 @@ import io
 import json
 import tarfile
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -209,3 +210,19 @@ def test_wrong_arguments(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(FlipnetError, match="cannot make the folder"):
         ShardWriter(tmp_path / "file")
+
+
+def test_pairs_behind_a_url_are_those_of_the_folder(tmp_path):
+    with ShardWriter(tmp_path / "pairs", per_shard=2) as writer:
+        for number in range(3):
+            writer.write(f"a-{number}", picture(number), picture(number + 10), RECORD)
+    files = fsspec.filesystem("memory")
+    files.put(str(tmp_path / "pairs"), "/offline", recursive=True)
+    local, remote = OfflinePairs(tmp_path / "pairs"), OfflinePairs("memory://offline")
+    assert remote.keys == local.keys == ("a-0", "a-1", "a-2")
+    for index in range(3):
+        assert remote.record(index) == local.record(index)
+        assert all((remote[index][role] == local[index][role]).all() for role in ("hq", "lq"))
+    files.rm("/offline", recursive=True)
+    with pytest.raises(FlipnetError, match="memory://offline: no such folder of pair shards"):
+        OfflinePairs("memory://offline")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from flipnet.commands.outputs import (
     plan_outputs,
     refuse_report_over_image,
 )
+from flipnet.commands.packed_inputs import PackedImages, packed_images
 from flipnet.commands.progress import restore_progress
 from flipnet.commands.report import write_json
 from flipnet.images import Photo
@@ -62,8 +63,27 @@ def result_seed(seed: int, key: str) -> int:
     return int.from_bytes(digest.digest(), "big")
 
 
-def degrade_inputs(inputs: Sequence[Path], settings: DegradeSettings) -> bool:
+@dataclass(frozen=True)
+class UsedMethod:
+    """What the settings' method, "auto" and defaults came to; see `degrade_methods.Method`."""
+
+    made_by: Mapping[str, Any]
+    native_size_px: int
+
+
+DegradeEngine = Callable[
+    [Sequence[Job], DegradeSettings, PackedImages, Store, list[ResultRecord]], UsedMethod | None
+]
+"""Degrades jobs elsewhere, adds what happened to the records, and returns with what method where that is known."""
+
+
+def degrade_inputs(
+    inputs: Sequence[Path], settings: DegradeSettings, engine: DegradeEngine | None = None
+) -> bool:
     """Degrade every face below `inputs`, write results and report, and print seeds and a summary.
+
+    Args:
+        engine: who degrades the faces, which may then be packed in files; None is this process.
 
     Returns:
         Whether every result was written or skipped as asked.
@@ -75,20 +95,26 @@ def degrade_inputs(inputs: Sequence[Path], settings: DegradeSettings) -> bool:
     naming = OutputNaming(settings.output, extension="png", variants=settings.variants)
     # In shards nothing is replaced, and what is there is known by key, not by file.
     existing = Existing.OVERWRITE if settings.shards else settings.existing
-    plan = plan_outputs(inputs, naming, existing)
+    packed = packed_images(inputs) if engine else {}
+    names = {path: tuple(images) for path, images in packed.items()}
+    plan = plan_outputs(inputs, naming, existing, packed=names)
     refuse_report_over_image(plan, settings.report)
     store: Store = PngFiles()
     if settings.shards:
         store = PairShards(settings.output, settings.shards)
         plan = _without_stored(plan, store.done, settings)
     records = [ResultRecord(path, ResultStatus.FAILED, cause=cause) for path, cause in plan.failures]
-    records += [_record(job, settings, ResultStatus.SKIPPED) for job in plan.skipped]
-    method: Method | None = None
+    records += [result_record(job, settings, ResultStatus.SKIPPED) for job in plan.skipped]
+    used: UsedMethod | None = None
     try:
         if plan.jobs:
             make_folder(settings.output)
-            method = _load(settings)
-            _Run(settings, method, store, records).degrade(plan.jobs)
+        if plan.jobs and engine is not None:
+            used = engine(plan.jobs, settings, packed, store, records)
+        elif plan.jobs:
+            method = load_for(settings)
+            used = UsedMethod(method.as_json(), method.native_size_px)
+            DegradeRun(settings, method, store, records).degrade(plan.jobs)
     except KeyboardInterrupt:
         written = sum(record.status is ResultStatus.WRITTEN for record in records)
         typer.echo(f"interrupted; {written} results are in place", err=True)
@@ -96,7 +122,7 @@ def degrade_inputs(inputs: Sequence[Path], settings: DegradeSettings) -> bool:
     finally:
         # Also after Ctrl-C: the report then covers what was finished.
         if settings.report is not None:
-            write_json(settings.report, run_as_json(_settings_as_json(settings, method), records))
+            write_json(settings.report, run_as_json(_settings_as_json(settings, used), records))
     print_summary(records, settings.output, seeds=settings.shards is None)
     return not any(record.status is ResultStatus.FAILED for record in records)
 
@@ -116,7 +142,8 @@ def _without_stored(plan: Plan, done: set[str], settings: DegradeSettings) -> Pl
     return reduced
 
 
-def _load(settings: DegradeSettings) -> Method:
+def load_for(settings: DegradeSettings) -> Method:
+    """Load the method that the settings name; FlipnetError when it cannot be had."""
     return load_method(
         settings.method,
         phi=settings.phi,
@@ -130,7 +157,8 @@ def _key(job: Job, settings: DegradeSettings) -> str:
     return job.target.relative_to(settings.output).with_suffix("").as_posix()
 
 
-def _record(job: Job, settings: DegradeSettings, status: ResultStatus) -> ResultRecord:
+def result_record(job: Job, settings: DegradeSettings, status: ResultStatus) -> ResultRecord:
+    """Return the record of a result, before it is made."""
     key = _key(job, settings)
     record = ResultRecord(job.source, status, key, result_seed(settings.seed, key))
     if status is ResultStatus.SKIPPED:
@@ -146,7 +174,7 @@ class _Task:
     face: np.ndarray
 
 
-class _Run:
+class DegradeRun:
     """The results of one run, made batch by batch; what fails is recorded and the rest goes on."""
 
     def __init__(
@@ -174,7 +202,7 @@ class _Run:
             self._store.close()
 
     def _task(self, job: Job) -> _Task | None:
-        record = _record(job, self._settings, ResultStatus.FAILED)
+        record = result_record(job, self._settings, ResultStatus.FAILED)
         try:
             photo, face, record.warnings = self._input.read(job.source)
         except (FlipnetError, MemoryError) as error:
@@ -246,7 +274,7 @@ class _Content:
         return self._check.compare(self._reference, lq)
 
 
-def _settings_as_json(settings: DegradeSettings, method: Method | None) -> dict[str, Any]:
+def _settings_as_json(settings: DegradeSettings, used: UsedMethod | None) -> dict[str, Any]:
     names = ("method", "variants", "seed", "phi", "steps", "model", "device", "batch_size", "shards")
     asked = {name: getattr(settings, name) for name in names}
-    return asked if method is None else asked | method.as_json() | {"size_px": method.native_size_px}
+    return asked if used is None else asked | dict(used.made_by) | {"size_px": used.native_size_px}

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from flipnet.commands.degrade_methods import Degraded
 from flipnet.commands.degrade_report import ResultRecord, ResultStatus
 from flipnet.commands.outputs import make_folder
-from flipnet.data.shards import PairRecord, ShardWriter
+from flipnet.data.shards import EncodedPair, PairRecord, ShardWriter, encode_pair
 from flipnet.images import Photo, write_photo
 from flipnet.types import FlipnetError
 
@@ -52,6 +52,14 @@ class PngFiles:
         """Nothing is unfinished."""
 
 
+def encoded_pair(record: ResultRecord, result: Degraded, by: MadeBy) -> EncodedPair:
+    """Return the members of a result's pair, as they go into a shard."""
+    assert result.lq is not None
+    method, phi, model, steps = (by[name] for name in ("method", "phi", "model", "steps"))
+    made = PairRecord(method, record.seed or 0, phi, model, steps, result.parameters)
+    return encode_pair(record.key or "", result.hq, result.lq, made)
+
+
 class PairShards:
     """Results and their clean faces, `per_shard` pairs to a tar file; see `flipnet.data.shards`.
 
@@ -70,11 +78,12 @@ class PairShards:
 
     def write(self, record: ResultRecord, target: Path, hq: Photo, result: Degraded, by: MadeBy) -> None:
         """See `Store`."""
-        assert result.lq is not None
-        method, phi, model, steps = (by[name] for name in ("method", "phi", "model", "steps"))
-        pair = PairRecord(method, record.seed or 0, phi, model, steps, result.parameters)
+        self.add(record, encoded_pair(record, result, by))
+
+    def add(self, record: ResultRecord, pair: EncodedPair) -> None:
+        """Store a pair that is encoded already, and mark its record as written; errors as in `Store.write`."""
         try:
-            self._writer.write(record.key or "", result.hq, result.lq, pair)
+            self._writer.append(record.key or "", pair)
         except FlipnetError as error:
             self._fail_lost(error)
             raise

@@ -12,19 +12,20 @@ import io
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from flipnet.data.colour import to_grayscale
 from flipnet.data.degradation import DegradationRecipe, degrade, sample_parameters
-from flipnet.images import SUPPORTED_SUFFIXES, find_images, read_photo, to_8_bit
+from flipnet.images import SUPPORTED_SUFFIXES, find_images, read_photo, resize, to_8_bit
 from flipnet.types import FlipnetError
 
 Locations = str | Path | Sequence[str | Path]
@@ -81,14 +82,46 @@ def _index_path(path: Path) -> list[ImageEntry]:
     if path.suffix.lower() in SUPPORTED_SUFFIXES:
         return [ImageEntry(path.stem, path)]
     try:
-        with tarfile.open(path, "r:") as shard:
+        with path.open("rb") as file:
             return [
-                ImageEntry(str(Path(member.name).with_suffix("")), path, member.offset_data, member.size)
-                for member in shard
-                if member.isfile() and Path(member.name).suffix.lower() in SUPPORTED_SUFFIXES
+                ImageEntry(key_of(member.name), path, member.offset_data, member.size)
+                for member in packed_images(file)
             ]
     except (tarfile.TarError, OSError) as error:
         raise FlipnetError(f"{path}: not a readable image or uncompressed tar shard: {error}.") from error
+
+
+def packed_images(shard: IO[bytes]) -> list[tarfile.TarInfo]:
+    """List the images packed in an uncompressed tar, by header, in the order in which they are packed.
+
+    Raises tarfile.TarError for anything else, cut-off tars too, and OSError when the file cannot be read.
+    """
+    check_archive_end(shard)
+    with tarfile.open(fileobj=shard, mode="r:") as members:
+        return [member for member in members if member.isfile() and is_image(member.name)]
+
+
+def check_archive_end(shard: IO[bytes]) -> None:
+    """Raise tarfile.ReadError for a tar that is cut off, then go back to its start.
+
+    tarfile takes a file that is cut between two members for a whole one; a whole one ends in two blocks of zeros.
+    """
+    size = shard.seek(0, io.SEEK_END)
+    shard.seek(max(0, size - 1024))
+    if size < 1024 or any(shard.read()):
+        raise tarfile.ReadError("the end of the archive is missing")
+    shard.seek(0)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file or member counts as an image: by its suffix, and not when it starts with a dot."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() in SUPPORTED_SUFFIXES and not path.name.startswith(".")
+
+
+def key_of(name: str) -> str:
+    """Return the key of a file or member, its relative name without the extension."""
+    return str(PurePosixPath(name).with_suffix(""))
 
 
 def read_image(entry: ImageEntry) -> np.ndarray:
@@ -99,10 +132,22 @@ def read_image(entry: ImageEntry) -> np.ndarray:
         with entry.path.open("rb") as file:
             file.seek(entry.offset)
             data = file.read(entry.length)
-        with Image.open(io.BytesIO(data)) as image:
-            return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except OSError as error:
         raise FlipnetError(f"{entry}: cannot be read as an image: {error}.") from error
+    return decode_image(data, str(entry))
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """Decode the bytes of an image file into upright uint8 (H, W, 3) RGB; FlipnetError names it by `name`."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+                raise FlipnetError(
+                    f"{name}: has more than 8 bits, which are read from files of their own only."
+                )
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise FlipnetError(f"{name}: cannot be read as an image: {error}.") from error
 
 
 def source_of(key: str) -> str:
@@ -148,15 +193,17 @@ def balanced_weights(
 class FaceDataset(Dataset[dict[str, Any]]):
     """HQ faces of one size.
 
-    Items are {"key": str, "hq": uint8 (3, S, S) RGB}. An image of another size raises FlipnetError naming it.
+    Items are {"key": str, "hq": uint8 (3, S, S) RGB}. Larger squares are scaled down; see `fit_square` for what
+    raises FlipnetError naming the image.
 
     Args:
         locations: see `index_images`.
         size_px: side S of the square faces.
+        crop: cut the central square out of images that are not square.
     """
 
-    def __init__(self, locations: Locations, size_px: int = 512) -> None:
-        self.size_px = size_px
+    def __init__(self, locations: Locations, size_px: int = 512, *, crop: bool = False) -> None:
+        self.size_px, self.crop = size_px, crop
         self.entries = index_images(locations)
         self.keys = tuple(entry.key for entry in self.entries)
 
@@ -165,14 +212,42 @@ class FaceDataset(Dataset[dict[str, Any]]):
 
     def read(self, index: int) -> np.ndarray:
         """Decode face `index` into uint8 (S, S, 3) RGB."""
-        return _read_square(self.entries[index], self.size_px)
+        entry = self.entries[index]
+        return fit_square(read_image(entry), self.size_px, str(entry), crop=self.crop)
+
+    def subset(self, indices: Sequence[int]) -> FaceDataset:
+        """Return some of the faces, read from the same places."""
+        chosen = copy(self)
+        chosen.entries = [self.entries[index] for index in indices]
+        chosen.keys = tuple(entry.key for entry in chosen.entries)
+        return chosen
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"key": self.keys[index], "hq": _to_tensor(self.read(index))}
 
 
+def fit_square(pixels: np.ndarray, size_px: int, name: str, *, crop: bool = False) -> np.ndarray:
+    """Bring uint8 (H, W, 3) to (S, S, 3), S = size_px: aligned faces of any data set, as they come.
+
+    Larger squares are scaled down (Lanczos), so FFHQ's and CelebA-HQ's 1024 px serve every recipe. `crop` first
+    cuts the central square out of images that are not square (FFHQ in the wild, CelebA's 178x218). Raises
+    FlipnetError, naming the image by `name`, for an image that is not square without `crop`, and for one smaller
+    than S (our choice: an enlarged image is no clean face).
+    """
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    if height != width and not crop:
+        raise FlipnetError(
+            f"{name}: is {width}x{height}, but square faces are needed; align it, or set data.crop_to_square."
+        )
+    if side < size_px:
+        raise FlipnetError(f"{name}: is {width}x{height}, but at least {size_px}x{size_px} is needed.")
+    top, left = (height - side) // 2, (width - side) // 2
+    return resize(pixels[top : top + side, left : left + side], (size_px, size_px))
+
+
 class FaceSource(Protocol):
-    """Faces that can be read one by one: `FaceDataset`, or `cache.DecodedFaces`."""
+    """Faces that can be read one by one: `FaceDataset`, `cache.DecodedFaces`, or `stream.StreamedFaces`."""
 
     keys: tuple[str, ...]
 
@@ -180,6 +255,10 @@ class FaceSource(Protocol):
 
     def read(self, index: int) -> np.ndarray:
         """Return face `index` as uint8 (S, S, 3) RGB."""
+        ...
+
+    def subset(self, indices: Sequence[int]) -> FaceSource:
+        """Return some of the faces."""
         ...
 
 
@@ -238,7 +317,7 @@ class PairDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         key = self.keys[index]
-        hq, lq = (_to_tensor(_read_square(self.pairs[key][role], self.size_px)) for role in ("hq", "lq"))
+        hq, lq = (_to_tensor(_read_exact(self.pairs[key][role], self.size_px)) for role in ("hq", "lq"))
         return {"key": key, "hq": hq, "lq": lq}
 
 
@@ -258,7 +337,8 @@ def _match_pairs(entries: Iterable[ImageEntry]) -> dict[str, dict[str, ImageEntr
     return pairs
 
 
-def _read_square(entry: ImageEntry, size_px: int) -> np.ndarray:
+def _read_exact(entry: ImageEntry, size_px: int) -> np.ndarray:
+    # A pair's two pictures must match to the pixel, so nothing is scaled.
     pixels = read_image(entry)
     if pixels.shape[:2] != (size_px, size_px):
         height, width = pixels.shape[:2]

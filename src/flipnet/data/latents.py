@@ -63,6 +63,22 @@ def degraded_face(
     return degrade_with(recipe, np.array(face), int(rng.integers(2**31)))[0]
 
 
+def cached_degraded_faces(
+    faces: np.ndarray, presets: Sequence[str], variant: int, seed: int, cache: Path, name: str
+) -> np.ndarray:
+    """Return one degraded variant of uint8 (N, S, S, 3) faces as a memory map of the same shape."""
+    path = cache / f"{name}.npy"
+    if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=faces.shape)
+        for index in range(len(faces)):
+            array[index] = degraded_face(faces, presets, variant, index, seed)
+        array.flush()
+        os.replace(partial, path)
+    return np.load(path, mmap_mode="r")
+
+
 def is_mirrored(variant: int) -> bool:
     """Whether a degraded variant shows the faces mirrored."""
     return variant % 2 == 1

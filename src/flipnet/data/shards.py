@@ -16,7 +16,7 @@ import re
 import tarfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
 
@@ -26,7 +26,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from flipnet.data.datasets import ImageEntry, read_image
+from flipnet.data.datasets import check_archive_end, decode_image
+from flipnet.data.remote import LISTING_ERRORS, RemoteFile, list_folder, open_shard
 from flipnet.types import FlipnetError
 
 _ROLES = (".hq.webp", ".lq.png", ".json")
@@ -52,6 +53,27 @@ class PairRecord:
     model: str | None = None
     steps: int | None = None
     parameters: Mapping[str, Any] | None = None
+
+
+EncodedPair = tuple[bytes, bytes, bytes]
+"""The three members of a pair: HQ, LQ, record."""
+
+
+def encode_pair(key: str, hq: np.ndarray, lq: np.ndarray, record: PairRecord) -> EncodedPair:
+    """Encode the members of one pair of uint8 (H, W, 3) RGB pictures of the same size.
+
+    Raises FlipnetError, naming the key, for other pictures and for a record that JSON cannot hold.
+    """
+    if hq.dtype != np.uint8 or hq.shape[2:] != (3,) or (lq.dtype, lq.shape) != (hq.dtype, hq.shape):
+        raise FlipnetError(
+            f"'{key}': a pair needs two uint8 (H, W, 3) pictures of one size, "
+            f"got {hq.dtype} {hq.shape} and {lq.dtype} {lq.shape}."
+        )
+    try:
+        text = json.dumps(asdict(record), indent=1, sort_keys=True).encode()
+    except (TypeError, ValueError) as error:
+        raise FlipnetError(f"'{key}': its record cannot be written as JSON: {error}.") from error
+    return _encode(hq, "WEBP", lossless=True, method=0), _encode(lq, "PNG", compress_level=1), text
 
 
 class ShardWriter:
@@ -81,7 +103,7 @@ class ShardWriter:
             raise FlipnetError(f"{folder}: cannot make the folder: {error.strerror}.") from error
         existing = _shards_of(self.folder)
         self.done: set[str] = {key for shard in existing for key in _index_shard(shard)}
-        self._number = 1 + max((int(path.stem.removeprefix("pairs-")) for path in existing), default=-1)
+        self._number = 1 + max((int(Path(path).stem.removeprefix("pairs-")) for path in existing), default=-1)
         self._shard: tarfile.TarFile | None = None
         self._keys: list[str] = []
 
@@ -96,35 +118,31 @@ class ShardWriter:
     def write(self, key: str, hq: np.ndarray, lq: np.ndarray, record: PairRecord) -> None:
         """Add one pair, uint8 (H, W, 3) RGB each, of the same size.
 
-        The key may hold "/" between folders; a dot is allowed but confuses readers that cut names at the first.
-        Raises FlipnetError for a key that is empty, absolute, or written before, for other pictures, for a
-        record that JSON cannot hold, and when the disk refuses; the unfinished shard is then given up.
+        Raises FlipnetError for what `append` and `encode_pair` refuse.
         """
-        self._check(key, hq, lq)
-        try:
-            text = json.dumps(asdict(record), indent=1, sort_keys=True).encode()
-        except (TypeError, ValueError) as error:
-            raise FlipnetError(f"'{key}': its record cannot be written as JSON: {error}.") from error
-        self._append(
-            key, (_encode(hq, "WEBP", lossless=True, method=0), _encode(lq, "PNG", compress_level=1), text)
-        )
+        self.append(key, encode_pair(key, hq, lq, record))
+
+    def append(self, key: str, pair: EncodedPair) -> None:
+        """Add one pair that is encoded already, elsewhere perhaps.
+
+        The key may hold "/" between folders; a dot is allowed but confuses readers that cut names at the first.
+        Raises FlipnetError for a key that is empty, absolute, or written before, and when the disk refuses; the
+        unfinished shard is then given up.
+        """
+        self._check(key)
+        self._append(key, pair)
         self.done.add(key)
         self._keys.append(key)
         if len(self._keys) >= self.per_shard:
             self.close()
 
-    def _check(self, key: str, hq: np.ndarray, lq: np.ndarray) -> None:
+    def _check(self, key: str) -> None:
         if not key or key.startswith("/") or ".." in key.split("/"):
             raise FlipnetError(f"'{key}' cannot be the key of a pair.")
         if key in self.done:
             raise FlipnetError(f"{self.folder}: the pair '{key}' was written before.")
-        if hq.dtype != np.uint8 or hq.shape[2:] != (3,) or (lq.dtype, lq.shape) != (hq.dtype, hq.shape):
-            raise FlipnetError(
-                f"'{key}': a pair needs two uint8 (H, W, 3) pictures of one size, "
-                f"got {hq.dtype} {hq.shape} and {lq.dtype} {lq.shape}."
-            )
 
-    def _append(self, key: str, members: tuple[bytes, ...]) -> None:
+    def _append(self, key: str, members: EncodedPair) -> None:
         whole = False
         try:
             if self._shard is None:
@@ -176,15 +194,15 @@ class OfflinePairs(Dataset[dict[str, Tensor]]):
     Shards are indexed once, by header; every access opens the file anew, so workers share no file position.
 
     Args:
-        location: a folder that `ShardWriter` wrote, or several.
+        location: a folder that `ShardWriter` wrote, also behind an fsspec URL, or several.
 
     Raises:
         FlipnetError: no shards there, a truncated or damaged shard, an incomplete pair, a key that occurs twice.
     """
 
     def __init__(self, *location: str | Path) -> None:
-        self._members: dict[str, dict[str, ImageEntry]] = {}
-        for folder in map(Path, location):
+        self._members: dict[str, dict[str, RemoteFile]] = {}
+        for folder in location:
             shards = _shards_of(folder)
             if not shards:
                 raise FlipnetError(
@@ -193,7 +211,7 @@ class OfflinePairs(Dataset[dict[str, Tensor]]):
             for shard in shards:
                 for key, members in _index_shard(shard).items():
                     if key in self._members:
-                        other = self._members[key][".json"].path
+                        other = self._members[key][".json"].url
                         raise FlipnetError(f"{shard}: the pair '{key}' is in {other} as well.")
                     self._members[key] = members
         self.keys = tuple(self._members)
@@ -203,7 +221,8 @@ class OfflinePairs(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         members = self._members[self.keys[index]]
-        pictures = {"hq": read_image(members[".hq.webp"]), "lq": read_image(members[".lq.png"])}
+        files = {"hq": members[".hq.webp"], "lq": members[".lq.png"]}
+        pictures = {role: decode_image(file.read(), str(file)) for role, file in files.items()}
         return {
             role: torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
             for role, pixels in pictures.items()
@@ -213,54 +232,48 @@ class OfflinePairs(Dataset[dict[str, Tensor]]):
         """How the LQ picture of pair `index` was made; FlipnetError names a record that cannot be read."""
         entry = self._members[self.keys[index]][".json"]
         try:
-            with entry.path.open("rb") as file:
-                file.seek(entry.offset or 0)
-                content = json.loads(file.read(entry.length))
+            content = json.loads(entry.read())
             return PairRecord(**{field.name: content[field.name] for field in fields(PairRecord)})
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise FlipnetError(f"{entry}.json: not a record of a pair: {error}.") from error
 
 
-def _shards_of(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise FlipnetError(f"{folder}: no such folder of pair shards.")
-    return sorted(path for path in folder.iterdir() if _SHARD_NAME.fullmatch(path.name))
-
-
-def _index_shard(path: Path) -> dict[str, dict[str, ImageEntry]]:
-    """Map each key of a shard to its three members by role."""
-    found: dict[str, dict[str, ImageEntry]] = {}
+def _shards_of(folder: str | Path) -> list[str]:
     try:
-        _check_end(path)
-        with tarfile.open(path, "r:") as shard:
-            for member in shard:
-                role = next((role for role in _ROLES if member.name.endswith(role)), None)
-                if role is None:
-                    raise FlipnetError(
-                        f"{path}: '{member.name}' is no part of a pair; expected {', '.join(_ROLES)}."
-                    )
-                key = member.name.removesuffix(role)
-                found.setdefault(key, {})[role] = ImageEntry(key, path, member.offset_data, member.size)
-    except (tarfile.TarError, OSError) as error:
+        # Local ones keep their path, as it was given, for messages.
+        inside = (
+            list_folder(str(folder)) if "://" in str(folder) else sorted(map(str, Path(folder).iterdir()))
+        )
+    except LISTING_ERRORS as error:
+        raise FlipnetError(f"{folder}: no such folder of pair shards.") from error
+    return [path for path in inside if _SHARD_NAME.fullmatch(PurePosixPath(path).name)]
+
+
+def _index_shard(path: str) -> dict[str, dict[str, RemoteFile]]:
+    """Map each key of a shard to its three members by role."""
+    found: dict[str, dict[str, RemoteFile]] = {}
+    try:
+        with open_shard(path) as file:
+            check_archive_end(file)
+            with tarfile.open(fileobj=file, mode="r:") as shard:
+                members = shard.getmembers()
+    except LISTING_ERRORS as error:
         raise FlipnetError(
             f"{path}: the shard is damaged or truncated ({error}); delete it to make it again."
         ) from error
-    for key, members in found.items():
-        missing = [role for role in _ROLES if role not in members]
+    for member in members:
+        role = next((role for role in _ROLES if member.name.endswith(role)), None)
+        if role is None:
+            raise FlipnetError(f"{path}: '{member.name}' is no part of a pair; expected {', '.join(_ROLES)}.")
+        key = member.name.removesuffix(role)
+        found.setdefault(key, {})[role] = RemoteFile(key, path, member.offset_data, member.size)
+    for key, roles in found.items():
+        missing = [role for role in _ROLES if role not in roles]
         if missing:
             raise FlipnetError(
                 f"{path}: the pair '{key}' has no {missing[0]}; delete the shard to make it again."
             )
     return found
-
-
-def _check_end(path: Path) -> None:
-    # tarfile takes a file cut between two members for a whole one; a whole one ends in two blocks of zeros.
-    with path.open("rb") as file:
-        size = file.seek(0, io.SEEK_END)
-        file.seek(max(0, size - 1024))
-        if size < 1024 or any(file.read()):
-            raise tarfile.ReadError("the end of the archive is missing")
 
 
 def _encode(pixels: np.ndarray, image_format: str, **options: Any) -> bytes:
