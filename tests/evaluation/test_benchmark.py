@@ -1,12 +1,21 @@
-import json
-import sys
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from flipnet.evaluation.benchmark import benchmark_input, run_benchmark
+from flipnet.data.datasets import FaceDataset, index_images
+from flipnet.evaluation.benchmark import (
+    SEVERITIES,
+    benchmark_input,
+    degraded_cases,
+    listed_cases,
+    run_part,
+    spread_evenly,
+)
+from flipnet.evaluation.catalogue import choose
+from flipnet.evaluation.image_sets import INPUT, REFERENCE, bring_together
+from flipnet.evaluation.scoring import load_metrics
+from flipnet.evaluation.weights import MetricWeights
 from flipnet.types import FlipnetError
 
 SIZE = 64
@@ -44,33 +53,44 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def no_dlib(monkeypatch):
-    monkeypatch.setitem(sys.modules, "dlib", None)
+def loaded():
+    names = ["psnr_db", "ssim", "gradient_energy_ratio"]
+    return load_metrics(*choose(names), MetricWeights(), has_reference=True, has_real=True)
 
 
-@pytest.mark.usefixtures("no_dlib")
-def test_a_restorer_that_changes_nothing_scores_like_the_input(folder):
-    result = run_benchmark(Passthrough(), folder, batch_size=2)
-    assert [s.severity for s in result.severities] == ["mild", "medium", "severe"]
-    for severity in result.severities:
-        assert severity.faces == 5
-        assert severity.restored == severity.degraded
-        assert severity.seconds_per_face > 0
-    psnr = [s.degraded.psnr_db for s in result.severities]
+def run(folder, restorers, loaded, severity="medium", limit=None, seed=0, **options):
+    faces = FaceDataset(folder, SIZE)
+    cases = degraded_cases(faces, spread_evenly(faces, limit), severity, seed)
+    return run_part(severity, cases, restorers, loaded, seed=seed, **options)
+
+
+def test_a_restorer_that_changes_nothing_scores_like_the_input(folder, loaded):
+    psnr = []
+    for severity in SEVERITIES:
+        part = run(folder, {"same": Passthrough()}, loaded, severity, batch_size=2)
+        assert len(part.keys) == 5
+        assert list(part.scores) == [INPUT, "same"]
+        for name, values in part.scores["same"].items():
+            np.testing.assert_array_equal(values, part.scores[INPUT][name])
+        assert list(part.seconds) == ["same"]
+        assert part.seconds["same"] > 0
+        psnr.append(part.scores[INPUT]["psnr_db"].mean())
     assert psnr == sorted(psnr, reverse=True)
 
 
-@pytest.mark.usefixtures("no_dlib")
-def test_a_restorer_that_does_harm_is_seen(folder):
-    (mild,) = run_benchmark(Brightener(), folder, severities=["mild"]).severities
-    assert mild.restored.psnr_db < mild.degraded.psnr_db - 3
+def test_every_method_sees_the_same_input_and_harm_is_seen(folder, loaded):
+    first, second = Passthrough(), Passthrough()
+    part = run(folder, {"a": first, "bright": Brightener(), "b": second}, loaded, "mild")
+    for (faces, seeds), (same_faces, same_seeds) in zip(first.calls, second.calls, strict=True):
+        assert torch.equal(faces, same_faces)
+        assert seeds == same_seeds
+    assert part.scores["bright"]["psnr_db"].mean() < part.scores["a"]["psnr_db"].mean() - 3
 
 
-@pytest.mark.usefixtures("no_dlib")
-def test_inputs_and_seeds_do_not_depend_on_batch_size_or_limit(folder):
+def test_inputs_and_seeds_do_not_depend_on_batch_size_or_limit(folder, loaded):
     def asked(**options):
         restorer = Passthrough()
-        run_benchmark(restorer, folder, severities=["medium"], **options)
+        run(folder, {"same": restorer}, loaded, **options)
         faces = torch.cat([faces for faces, _ in restorer.calls])
         return faces, [seed for _, seeds in restorer.calls for seed in seeds]
 
@@ -93,56 +113,63 @@ def test_benchmark_input_depends_on_key_severity_and_seed():
         assert not np.array_equal(first, benchmark_input(hq, *other))
 
 
-@pytest.mark.usefixtures("no_dlib")
-def test_without_dlib_the_distance_is_missing_and_the_reason_given(folder):
-    result = run_benchmark(None, folder_of_512(folder), severities=["severe"], limit=1)
-    content = json.loads(result.to_json())
-    assert "flipnet[evaluation]" in content["identity_missing"]
-    (severe,) = content["severities"]
-    assert severe["degraded"]["identity_distance"] is None
-    assert severe["restored"] is None
-    assert severe["seconds_per_face"] is None
-    assert severe["degraded"]["psnr_db"] == result.severities[0].degraded.psnr_db
+def test_other_methods_outputs_are_columns_or_named_as_missing(folder, loaded):
+    faces = FaceDataset(folder, SIZE)
+    outputs = {"perfect": {entry.key: entry for entry in index_images(folder)}}
+    cases = list(degraded_cases(faces, [0, 1], "severe", 0, outputs))
+    part = run_part("severe", cases, {}, loaded)
+    assert (part.scores["perfect"]["psnr_db"] == np.inf).all()
+    del outputs["perfect"]["made-any-1"]
+    with pytest.raises(FlipnetError, match="perfect: has no output named 'made-any-1'"):
+        list(degraded_cases(faces, [0, 1], "severe", 0, outputs))
 
 
-def test_with_dlib_the_distance_is_there(folder):
-    pytest.importorskip("dlib", reason="dlib (extra 'evaluation') is not installed")
-    result = run_benchmark(Passthrough(), folder, severities=["mild", "severe"], limit=2)
-    assert result.identity_missing is None
-    for severity in result.severities:
-        assert severity.restored.identity_distance == severity.degraded.identity_distance > 0
+def test_a_test_set_on_disk_is_read_with_its_faults(folder, loaded, tmp_path):
+    (tmp_path / "lq").mkdir()
+    for path in sorted(folder.iterdir())[:3]:
+        with Image.open(path) as image:
+            image.resize((16, 16)).save(tmp_path / "lq" / path.name)
+    (tmp_path / "lq" / "made-any-1.png").write_bytes(b"broken")
+    sets = bring_together({REFERENCE: folder, INPUT: tmp_path / "lq"})
+    part = run_part("set", listed_cases(sets), {"same": Passthrough()}, loaded)
+    assert part.keys == ("made-any-0", "made-any-2")
+    assert sum(problem.left_out for problem in sets.problems) == 3
+    assert sum("Lanczos" in problem.cause for problem in sets.problems) == 2
 
 
-@pytest.mark.usefixtures("no_dlib")
-def test_batches_are_reported(folder):
+def test_cases_are_reported_with_their_numbers(folder, loaded):
     seen = []
-    run_benchmark(Passthrough(), folder, severities=["mild"], batch_size=3, on_batch=seen.append)
-    assert [batch.keys for batch in seen] == [
-        ("made-any-0", "made-any-1", "made-any-2"),
-        ("made-any-3", "made-any-4"),
-    ]
-    np.testing.assert_array_equal(seen[1].restored, seen[1].degraded)
-    truth = np.asarray(Image.open(folder / "made-any-4.png"))
-    np.testing.assert_array_equal(seen[1].truth[1], truth)
+    run(folder, {"same": Passthrough()}, loaded, "mild", batch_size=3, on_case=seen.append)
+    assert [measured.case.key for measured in seen] == [f"made-any-{index}" for index in range(5)]
+    last = seen[-1]
+    np.testing.assert_array_equal(last.images["same"], last.case.degraded)
+    np.testing.assert_array_equal(last.case.truth, np.asarray(Image.open(folder / "made-any-4.png")))
+    assert last.scores["same"] == last.scores[INPUT]
+
+
+def test_a_metric_that_refuses_a_picture_is_remarked_on(folder):
+    loaded = load_metrics(*choose(["ms_ssim"]), MetricWeights(), has_reference=True, has_real=True)
+    remarks = []
+    part = run(folder, {}, loaded, limit=1, remarks=remarks)
+    assert np.isnan(part.scores[INPUT]["ms_ssim"]).all()
+    assert remarks == ["ms_ssim: MS-SSIM needs sides of at least 176 px, got 64x64."]
 
 
 @pytest.mark.parametrize(
     ("options", "named"),
-    [({"limit": 0}, "limit"), ({"batch_size": 0}, "batch size"), ({"severities": ["x"]}, "'x'")],
+    [({"limit": 0}, "limit"), ({"batch_size": 0}, "batch size"), ({"severity": "x"}, "'x'")],
 )
-def test_bad_options_are_named(folder, options, named):
+def test_bad_options_are_named(folder, loaded, options, named):
     with pytest.raises(FlipnetError, match=named):
-        run_benchmark(Passthrough(), folder, **options)
+        run(folder, {"same": Passthrough()}, loaded, **options)
 
 
-def test_faces_must_have_the_restorers_size(folder):
+def test_faces_must_have_the_restorers_size(folder, loaded):
     with pytest.raises(FlipnetError, match=r"made-any-0\.png.*64x64.*512x512"):
-        run_benchmark(None, folder)
-
-
-def folder_of_512(folder):
-    large = folder.with_name("large")
-    large.mkdir()
-    with Image.open(folder / "made-any-0.png") as image:
-        image.resize((512, 512)).save(large / "made-any-0.png")
-    return large
+        list(degraded_cases(FaceDataset(folder), [0], "mild", 0))
+    larger = Passthrough()
+    larger.native_size_px = 128
+    with pytest.raises(FlipnetError, match=r"made-any-0: is 64x64, but large restores faces of 128x128"):
+        run(folder, {"large": larger}, loaded)
+    with pytest.raises(FlipnetError, match="no picture to measure"):
+        run_part("empty", [], {}, loaded)

@@ -6,6 +6,7 @@ from flipnet.evaluation.distributions import (
     density_coverage,
     frechet_distance,
     frechet_of_gaussians,
+    kernel_distance,
     precision_recall,
 )
 from flipnet.types import FlipnetError
@@ -83,3 +84,29 @@ def test_unusable_sets_are_refused():
         density_coverage(np.full((9, 2), np.nan), np.ones((9, 2)))
     with pytest.raises(FlipnetError, match="2 and 3 dimensions"):
         frechet_distance(points, np.ones((9, 3)))
+
+
+def test_kernel_distance_equals_torchmetrics():
+    rng = np.random.default_rng(0)
+    real, other = rng.normal(size=(40, 16)), rng.normal(0.3, 1.2, size=(30, 16))
+    # torchmetrics 1.9.0, image.kid.poly_mmd.
+    assert kernel_distance(real[:30], other) == pytest.approx(0.14165709486, abs=1e-10)
+
+
+def test_kernel_distance_is_unbiased_and_symmetric():
+    rng = np.random.default_rng(1)
+    draws = [kernel_distance(rng.normal(size=(20, 4)), rng.normal(size=(25, 4))) for _ in range(200)]
+    assert abs(np.mean(draws)) < 3 * np.std(draws) / np.sqrt(200)
+    real, other = rng.normal(size=(20, 4)), rng.normal(1, 1, size=(25, 4))
+    assert kernel_distance(real, other) == pytest.approx(kernel_distance(other, real))
+
+
+def test_large_sets_are_drawn_down_with_the_seed(monkeypatch):
+    monkeypatch.setattr("flipnet.evaluation.distributions.KERNEL_SUBSET", 50)
+    rng = np.random.default_rng(2)
+    real, other = rng.normal(size=(200, 4)), rng.normal(0.5, 1, size=(120, 4))
+    drawn = kernel_distance(real, other, seed=3)
+    assert drawn == kernel_distance(real, other, seed=3)
+    assert drawn != kernel_distance(real, other, seed=4)
+    monkeypatch.undo()
+    assert drawn == pytest.approx(kernel_distance(real, other), rel=0.15)

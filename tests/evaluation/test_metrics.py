@@ -1,8 +1,20 @@
 import numpy as np
 import pytest
+import skimage.data
 from scipy import ndimage
+from skimage.metrics import structural_similarity
 
-from flipnet.evaluation.metrics import gradient_energy, gradient_energy_ratio, psnr, ssim
+from flipnet.evaluation.metrics import (
+    gradient_energy,
+    gradient_energy_ratio,
+    ms_ssim,
+    psnr,
+    psnr_luma,
+    psnr_matched,
+    ssim,
+    ssim_luma,
+    studio_luma,
+)
 from flipnet.types import FlipnetError
 
 
@@ -70,7 +82,9 @@ def test_gradient_ratio_of_half_contrast_blur_and_noise():
     assert gradient_energy_ratio(reference, blurred) > 10
 
 
-@pytest.mark.parametrize("metric", [psnr, ssim, gradient_energy_ratio])
+@pytest.mark.parametrize(
+    "metric", [psnr, psnr_luma, psnr_matched, ssim, ssim_luma, ms_ssim, gradient_energy_ratio]
+)
 def test_unlike_images_are_refused(metric):
     with pytest.raises(FlipnetError, match="one size"):
         metric(picture(size=64), picture(size=32))
@@ -83,3 +97,51 @@ def test_what_cannot_be_measured_is_refused():
         gradient_energy_ratio(picture(size=32), flat(3))
     with pytest.raises(FlipnetError, match="11 px"):
         ssim(picture(size=10), picture(size=10))
+
+
+def astronaut(sigma=0.0):
+    """The scikit-image sample, 512 x 512, blurred."""
+    levels = ndimage.gaussian_filter(skimage.data.astronaut().astype(float), (sigma, sigma, 0))
+    return np.rint(levels).astype(np.uint8)
+
+
+# torchmetrics 1.9.0, multiscale_structural_similarity_index_measure(data_range=255.0), float64.
+@pytest.mark.parametrize(("sigma", "expected"), [(1, 0.98920369), (3, 0.90589456)])
+def test_ms_ssim_equals_torchmetrics(sigma, expected):
+    assert ms_ssim(astronaut(sigma), astronaut()) == pytest.approx(expected, abs=3e-5)
+
+
+def test_ms_ssim_ends_and_smallest_size():
+    image = astronaut()
+    assert ms_ssim(image, image) == pytest.approx(1)
+    assert ms_ssim(255 - image, image) == 0
+    with pytest.raises(FlipnetError, match="176 px"):
+        ms_ssim(image[:175], image[:175])
+
+
+def test_luma_metrics_see_luma_only():
+    # Y = (65.481 R + 128.553 G + 24.966 B) / 255 + 16: MATLAB's rgb2ycbcr of pure colours.
+    colours = np.array([[[255, 255, 255], [0, 0, 0], [255, 0, 0]]], np.uint8)
+    np.testing.assert_allclose(studio_luma(colours), [[235, 16, 81.481]])
+    assert psnr_luma(flat(0), flat(255)) == pytest.approx(20 * np.log10(255 / 219))
+    assert psnr_luma(flat(7), flat(7)) == float("inf")
+    assert ssim_luma(picture(), picture()) == pytest.approx(1)
+
+
+def test_ssim_luma_equals_scikit_image():
+    image, reference = picture(1), picture(2)
+    expected = structural_similarity(
+        studio_luma(image), studio_luma(reference), data_range=255, gaussian_weights=True, sigma=1.5,
+        use_sample_covariance=False,
+    )  # fmt: skip
+    assert ssim_luma(image, reference) == pytest.approx(expected, abs=1e-9)
+
+
+def test_matching_forgives_contrast_and_colour_cast_but_not_blur():
+    reference = (picture() // 2) * 2
+    changed = reference // 2 + np.array([20, 40, 60], np.uint8)
+    assert psnr(changed, reference) < 25
+    assert psnr_matched(changed, reference) > 100
+    blurred = ndimage.gaussian_filter(reference, (2, 2, 0))
+    assert psnr_matched(blurred, reference) < 25
+    assert np.isfinite(psnr_matched(flat(3), picture(size=32)))

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from flipnet import __version__
+from flipnet.commands.evaluate import progress_bar
 from flipnet.commands.outputs import make_folder
 from flipnet.commands.report import write_json
 from flipnet.data.datasets import ImageEntry, index_images
@@ -125,20 +124,12 @@ def _assignments(values: Sequence[str], option: str) -> dict[str, str]:
     return found
 
 
-@contextmanager
-def _progress(total: int, what: str) -> Iterator[Callable[[], None]]:
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda: progress.advance(task)
-
-
 def _measure_features(sets: Mapping[str, FaceSet], settings: EvaluationSettings) -> dict[str, SetFeatures]:
     found = {}
     for name, faces in sets.items():
         is_real = name == REAL
         detector = CenterFaceDetector() if is_real and settings.detect else None
-        with _progress(len(faces.entries), f"{name}: features") as advance:
+        with progress_bar(len(faces.entries), f"{name}: features") as advance:
             found[name] = measure_set(faces, detector=detector, cache=settings.cache, on_image=advance)
         fewest, count = (2 if is_real else 1) * MIN_IMAGES, len(found[name].features)
         if count < fewest:
@@ -161,7 +152,7 @@ def _measure_pairs(
         if name == REAL:
             continue
         points = comparison.space.project(features[name].features)
-        with _progress(2 * len(faces.entries), f"{name}: content") as advance:
+        with progress_bar(2 * len(faces.entries), f"{name}: content") as advance:
             content = measurer.measure(faces, max_images=limit, on_image=advance)
             diversity = measure_diversity(
                 features[name].entries, points, hq, max_faces=limit, on_image=advance

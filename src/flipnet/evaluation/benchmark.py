@@ -1,24 +1,23 @@
-"""The benchmark: clean aligned faces, degraded with a fixed seed, measured before and after restoration.
+"""The benchmark: bad faces restored by several methods, every method measured on the very same inputs.
 
-A face's degraded version depends on the seed, its key and the severity alone, so every run measures the same
-inputs.
+The inputs are clean aligned faces degraded with a fixed seed, or the pictures of a test set. A face's degraded
+version depends on the seed, its key and the severity alone, so every run measures the same inputs.
 """
 
 from __future__ import annotations
 
-import json
-import math
+import itertools
 import time
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from flipnet.data.datasets import FaceDataset, Locations
+from flipnet.data.datasets import FaceDataset, ImageEntry, read_image
 from flipnet.data.degradation import degrade_with, preset
-from flipnet.evaluation.identity import IdentityNetwork, IdentityUnavailableError, identity_distance
-from flipnet.evaluation.metrics import gradient_energy_ratio, psnr, ssim
+from flipnet.evaluation.image_sets import INPUT, REFERENCE, ImageSets
+from flipnet.evaluation.scoring import LoadedMetrics, Part, RealSet, Scorer
 from flipnet.images import faces_to_tensor, tensor_to_uint8
 from flipnet.types import FlipnetError, Restorer
 
@@ -27,79 +26,37 @@ SEVERITIES = ("mild", "medium", "severe")
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Means over faces; definitions and directions in `metrics` and `identity`.
+class Case:
+    """One face to restore; images are uint8 (S, S, 3) RGB.
 
     Attributes:
-        psnr_db: mean of the faces' PSNR, higher is better.
-        ssim: mean SSIM, higher is better.
-        gradient_energy_ratio: mean ratio to the truth, best at 1.
-        identity_distance: mean distance to the truth, lower is better; None when dlib is absent.
+        key: of the face.
+        degraded: the restorers' input.
+        truth: the clean face, None where there is none.
+        others: finished outputs of other methods by column.
     """
 
-    psnr_db: float
-    ssim: float
-    gradient_energy_ratio: float
-    identity_distance: float | None
-
-
-@dataclass(frozen=True)
-class SeverityResult:
-    """One severity.
-
-    Attributes:
-        severity: name of the degradation preset.
-        faces: number of faces n.
-        degraded: scores of the restorer's input.
-        restored: scores of its output, None when no restorer was given.
-        seconds_per_face: wall-clock seconds in the restorer over n, None without one.
-    """
-
-    severity: str
-    faces: int
-    degraded: Scores
-    restored: Scores | None
-    seconds_per_face: float | None
-
-
-@dataclass(frozen=True)
-class BenchmarkResult:
-    """All severities of one run.
-
-    Attributes:
-        seed: what the degraded inputs and the restorer's seeds were derived from.
-        batch_size: faces given to the restorer at once, which its speed depends on.
-        severities: in the order asked for.
-        identity_missing: why there is no identity distance, None when there is one.
-    """
-
-    seed: int
-    batch_size: int
-    severities: tuple[SeverityResult, ...]
-    identity_missing: str | None
-
-    def to_json(self) -> str:
-        """Return indented JSON with the attributes' names; a number that is not finite becomes its name."""
-        return json.dumps(_finite(asdict(self)), indent=2, allow_nan=False)
-
-
-@dataclass(frozen=True)
-class BenchmarkBatch:
-    """What `run_benchmark` reports while it runs; images are uint8 (B, S, S, 3) RGB.
-
-    Attributes:
-        severity: name of the degradation preset.
-        keys: the B faces' keys.
-        degraded: the restorer's input.
-        restored: its output, None when no restorer was given.
-        truth: the clean faces.
-    """
-
-    severity: str
-    keys: tuple[str, ...]
+    key: str
     degraded: np.ndarray
-    restored: np.ndarray | None
-    truth: np.ndarray
+    truth: np.ndarray | None = None
+    others: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MeasuredCase:
+    """A case after the restorers saw it.
+
+    Attributes:
+        part: name of the severity or test set.
+        case: what they saw.
+        images: all columns, uint8 (S, S, 3) RGB, the input first.
+        scores: numbers by column and metric.
+    """
+
+    part: str
+    case: Case
+    images: Mapping[str, np.ndarray]
+    scores: Mapping[str, Mapping[str, float]]
 
 
 def benchmark_seed(seed: int, key: str) -> tuple[int, int]:
@@ -112,133 +69,115 @@ def benchmark_input(hq: np.ndarray, key: str, severity: str, seed: int = 0) -> n
     return degrade_with(preset(severity), hq, benchmark_seed(seed, key))[0]
 
 
-def run_benchmark(
-    restorer: Restorer | None,
-    locations: Locations,
+def spread_evenly(faces: FaceDataset, limit: int | None) -> list[int]:
+    """Return the indices of `limit` faces spread over the set, all for None; FlipnetError below 1."""
+    if limit is not None and limit < 1:
+        raise FlipnetError(f"The limit must be at least 1, got {limit}.")
+    count = len(faces) if limit is None else min(limit, len(faces))
+    return [position * len(faces) // count for position in range(count)]
+
+
+def degraded_cases(
+    faces: FaceDataset,
+    indices: Sequence[int],
+    severity: str,
+    seed: int,
+    outputs: Mapping[str, Mapping[str, ImageEntry]] | None = None,
+) -> Iterator[Case]:
+    """Degrade clean faces at one severity; `outputs` are other methods' results by column and key.
+
+    Raises FlipnetError for unreadable or wrongly sized faces, an unknown severity, and a face without output.
+    """
+    for index in indices:
+        key, hq = faces.keys[index], faces.read(index)
+        others = {name: _output(entries, key, name, hq.shape) for name, entries in (outputs or {}).items()}
+        yield Case(key, benchmark_input(hq, key, severity, seed), hq, others)
+
+
+def _output(entries: Mapping[str, ImageEntry], key: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    if key not in entries:
+        raise FlipnetError(f"method {name}: has no output named '{key}'")
+    pixels = read_image(entries[key])
+    if pixels.shape != shape:
+        size, wanted = pixels.shape[1::-1], shape[1::-1]
+        raise FlipnetError(f"{entries[key]}: is {size[0]}x{size[1]}, but {wanted[0]}x{wanted[1]} is needed")
+    return pixels
+
+
+def listed_cases(sets: ImageSets) -> Iterator[Case]:
+    """Read the pictures of a test set; those that cannot be used become problems of `sets` and are left out."""
+    for key in list(sets.keys):
+        images = sets.read(key)
+        if images is None:
+            continue
+        degraded, truth = images.pop(INPUT), images.pop(REFERENCE, None)
+        yield Case(key, degraded, truth, images)
+
+
+def run_part(
+    name: str,
+    cases: Iterable[Case],
+    restorers: Mapping[str, Restorer],
+    loaded: LoadedMetrics,
     *,
-    severities: Sequence[str] = SEVERITIES,
+    real: RealSet | None = None,
     seed: int = 0,
-    limit: int | None = None,
     batch_size: int = 1,
-    on_batch: Callable[[BenchmarkBatch], None] | None = None,
-) -> BenchmarkResult:
-    """Measure a restorer, or only its inputs when it is None.
+    on_case: Callable[[MeasuredCase], None] = lambda measured: None,
+    remarks: list[str] | None = None,
+) -> Part:
+    """Restore the cases with every restorer and measure all columns.
 
     Args:
-        restorer: its native size decides the size of the faces; without one it is 512 px.
-        locations: clean aligned faces, see `data.datasets.index_images`.
-        severities: names of degradation presets.
-        seed: any integer from 0; published numbers use 0.
-        limit: take that many faces, evenly spread over the set, None for all.
-        batch_size: faces per call of the restorer.
-        on_batch: called after every batch, for progress and contact sheets.
+        name: of the part.
+        cases: what to restore, of the restorers' native size.
+        restorers: by column; "input" and the cases' `others` are columns besides.
+        loaded: the metrics.
+        real: what sets are compared with, None for the cases' truths.
+        seed: the restorers' seeds follow from it and the keys.
+        batch_size: faces given to a restorer at once, which its speed depends on.
+        on_case: called after every case.
+        remarks: gets sentences about metrics that refused pictures.
 
-    Raises FlipnetError for unreadable or wrongly sized faces and options out of range.
+    Raises FlipnetError for a batch size below 1, faces of another size than a restorer's, and no case at all.
     """
-    for name, value in (("limit", 1 if limit is None else limit), ("batch size", batch_size)):
-        if value < 1:
-            raise FlipnetError(f"The {name} must be at least 1, got {value}.")
-    faces = FaceDataset(locations, size_px=restorer.native_size_px if restorer else 512)
-    count = len(faces) if limit is None else min(limit, len(faces))
-    indices = [position * len(faces) // count for position in range(count)]
-    identity, missing = _identity_of(faces)
-    results = []
-    for severity in severities:
-        tally = _Tally(severity, identity)
-        for start in range(0, count, batch_size):
-            chosen = indices[start : start + batch_size]
-            batch, seconds = _run_batch(restorer, faces, chosen, severity, seed)
-            tally.add(batch, chosen, seconds)
-            if on_batch is not None:
-                on_batch(batch)
-        results.append(tally.result())
-    return BenchmarkResult(seed, batch_size, tuple(results), missing)
+    if batch_size < 1:
+        raise FlipnetError(f"The batch size must be at least 1, got {batch_size}.")
+    scorer, pending = Scorer(name, loaded, real), iter(cases)
+    count = 0
+    while batch := list(itertools.islice(pending, batch_size)):
+        columns, seconds = _restore(batch, restorers, seed)
+        for position, case in enumerate(batch):
+            images = {INPUT: case.degraded}
+            images |= {column: restored[position] for column, restored in columns.items()}
+            images |= case.others
+            each = {column: total / len(batch) for column, total in seconds.items()}
+            scores = scorer.add(case.key, images, case.truth, each)
+            on_case(MeasuredCase(name, case, images, scores))
+        count += len(batch)
+    if not count:
+        raise FlipnetError(f"{name}: there is no picture to measure")
+    if remarks is not None:
+        remarks += [f"{metric}: {reason}" for metric, reason in scorer.remarks.items()]
+    return scorer.result()
 
 
-def _run_batch(
-    restorer: Restorer | None, faces: FaceDataset, chosen: Sequence[int], severity: str, seed: int
-) -> tuple[BenchmarkBatch, float]:
-    """Degrade and restore the chosen faces; the seconds are those spent in the restorer."""
-    keys = tuple(faces.keys[index] for index in chosen)
-    truth = np.stack([faces.read(index) for index in chosen])
-    degraded = np.stack(
-        [benchmark_input(hq, key, severity, seed) for hq, key in zip(truth, keys, strict=True)]
-    )
-    if restorer is None:
-        return BenchmarkBatch(severity, keys, degraded, None, truth), 0.0
-    begin = time.perf_counter()
-    output = restorer(faces_to_tensor(degraded), [sum(benchmark_seed(seed, key)) for key in keys])
-    restored = tensor_to_uint8(output)
-    seconds = time.perf_counter() - begin
-    return BenchmarkBatch(severity, keys, degraded, restored, truth), seconds
-
-
-class _TruthIdentity:
-    """Distances to the clean faces, each of which is embedded once for all severities."""
-
-    def __init__(self, network: IdentityNetwork, faces: FaceDataset) -> None:
-        self._network, self._faces = network, faces
-        self._embeddings: dict[int, np.ndarray] = {}
-
-    def distance(self, image: np.ndarray, index: int) -> float:
-        """Identity distance of an image to the clean face `index`."""
-        if index not in self._embeddings:
-            self._embeddings[index] = self._network.embed(self._faces.read(index))
-        return identity_distance(self._network.embed(image), self._embeddings[index])
-
-
-def _identity_of(faces: FaceDataset) -> tuple[_TruthIdentity | None, str | None]:
-    try:
-        return _TruthIdentity(IdentityNetwork(), faces), None
-    except IdentityUnavailableError as error:
-        return None, str(error)
-
-
-class _Tally:
-    """Collects the scores of one severity, face by face."""
-
-    def __init__(self, severity: str, identity: _TruthIdentity | None) -> None:
-        self.severity, self.identity = severity, identity
-        self.degraded: list[Scores] = []
-        self.restored: list[Scores] = []
-        self.seconds = 0.0
-
-    def add(self, batch: BenchmarkBatch, chosen: Sequence[int], seconds: float) -> None:
-        self.seconds += seconds
-        for position, index in enumerate(chosen):
-            truth = batch.truth[position]
-            self.degraded.append(self._scores(batch.degraded[position], truth, index))
-            if batch.restored is not None:
-                self.restored.append(self._scores(batch.restored[position], truth, index))
-
-    def _scores(self, image: np.ndarray, truth: np.ndarray, index: int) -> Scores:
-        return Scores(
-            psnr_db=psnr(image, truth),
-            ssim=ssim(image, truth),
-            gradient_energy_ratio=gradient_energy_ratio(image, truth),
-            identity_distance=None if self.identity is None else self.identity.distance(image, index),
-        )
-
-    def result(self) -> SeverityResult:
-        count = len(self.degraded)
-        restored = _mean(self.restored) if self.restored else None
-        seconds = self.seconds / count if self.restored else None
-        return SeverityResult(self.severity, count, _mean(self.degraded), restored, seconds)
-
-
-def _mean(scores: Sequence[Scores]) -> Scores:
-    distances = [score.identity_distance for score in scores if score.identity_distance is not None]
-    return Scores(
-        psnr_db=float(np.mean([score.psnr_db for score in scores])),
-        ssim=float(np.mean([score.ssim for score in scores])),
-        gradient_energy_ratio=float(np.mean([score.gradient_energy_ratio for score in scores])),
-        identity_distance=float(np.mean(distances)) if distances else None,
-    )
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+def _restore(
+    batch: Sequence[Case], restorers: Mapping[str, Restorer], seed: int
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Return uint8 (B, S, S, 3) and wall-clock seconds by column."""
+    columns, seconds = {}, {}
+    for column, restorer in restorers.items():
+        for case in batch:
+            size = case.degraded.shape[1::-1]
+            if size != (restorer.native_size_px,) * 2:
+                raise FlipnetError(
+                    f"{case.key}: is {size[0]}x{size[1]}, but {column} restores faces of "
+                    f"{restorer.native_size_px}x{restorer.native_size_px}; give the size to resize to"
+                )
+        faces = faces_to_tensor(np.stack([case.degraded for case in batch]))
+        begin = time.perf_counter()
+        output = restorer(faces, [sum(benchmark_seed(seed, case.key)) for case in batch])
+        columns[column] = tensor_to_uint8(output)
+        seconds[column] = time.perf_counter() - begin
+    return columns, seconds

@@ -6,13 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flipnet.evaluation.identity import IdentityNetwork, IdentityUnavailableError, identity_distance
-from flipnet.faces.align import template
-from flipnet.faces.detect import CenterFaceDetector
-from flipnet.images import resize
+from flipnet.evaluation.landmarks import FivePoints, landmark_distance
+from flipnet.faces.identity import IdentityNetwork, IdentityUnavailableError, identity_distance
 from flipnet.types import FaceDetector
-
-LANDMARK_SIZE_PX = 512
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ class ContentCheck:
     """
 
     def __init__(self, detector: FaceDetector | None = None) -> None:
-        self._detector: FaceDetector = CenterFaceDetector() if detector is None else detector
+        self._landmarks = FivePoints(detector)
         self._identity: IdentityNetwork | None = None
         self._identity_missing: str | None = None
         try:
@@ -76,12 +72,5 @@ class ContentCheck:
             if found is None:
                 missing = "no face was found in the degraded image"
             else:
-                shift = float(np.linalg.norm(found - reference.landmarks_px, axis=1).mean())
+                shift = landmark_distance(found, reference.landmarks_px)
         return ContentChange(distance, self._identity_missing, shift, missing)
-
-    def _landmarks(self, face: np.ndarray) -> np.ndarray | None:
-        """Landmarks, in pixels of a 512-pixel crop, of the face that is where an aligned face should be."""
-        found = self._detector(resize(face, (LANDMARK_SIZE_PX, LANDMARK_SIZE_PX)))
-        expected = template(LANDMARK_SIZE_PX)
-        landmarks = [candidate.landmarks_px for candidate in found]
-        return min(landmarks, key=lambda points: float(np.abs(points - expected).sum()), default=None)

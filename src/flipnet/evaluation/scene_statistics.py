@@ -115,10 +115,16 @@ def mscn(y: np.ndarray) -> np.ndarray:
 
     (y - mean) / (deviation + 1), both in a Gaussian window of 7x7 and sigma 7/6. Source: NIQE.
     """
+    mean, deviation = local_moments(y)
+    return (y - mean) / (deviation + 1)
+
+
+def local_moments(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of float (H, W) luma in a Gaussian window of 7x7 and sigma 7/6, same shapes."""
     blur = {"sigma": 7 / 6, "radius": 3, "mode": "nearest"}
     mean = ndimage.gaussian_filter(y, **blur)
     variance = ndimage.gaussian_filter(y * y, **blur) - mean * mean
-    return (y - mean) / (np.sqrt(np.maximum(variance, 0)) + 1)
+    return mean, np.sqrt(np.maximum(variance, 0))
 
 
 def scene_statistics(face: np.ndarray) -> np.ndarray:
