@@ -119,7 +119,7 @@ def test_same_output_for_two_inputs_is_refused(tmp_path):
 
 
 def test_second_run_does_not_restore_results(tmp_path):
-    make(tmp_path / "in", "a.jpg", "a_new.jpg", "a_new_compare.jpg", "a_new_face1_before.jpg", "out/a.jpg")
+    make(tmp_path / "in", "a.jpg", "a_new.jpg", "a_new_compare.jpg", "a_new_face0_before.jpg", "out/a.jpg")
     beside = plan_outputs([tmp_path / "in"], OutputNaming(tmp_path / "in", "_new"), Existing.SKIP)
     assert [job.source.name for job in beside.skipped] == ["a.jpg"]
     assert "a_new.jpg" not in targets(beside, tmp_path / "in")
@@ -140,4 +140,4 @@ def test_existing_outputs(tmp_path, existing, counts):
 def test_companion_names():
     job = Job(Path("in/a.jpg"), Path("out/a_new.webp"))
     assert job.compare_path == Path("out/a_new_compare.webp")
-    assert job.face_path(0, "before") == Path("out/a_new_face1_before.webp")
+    assert job.face_path(0, "before") == Path("out/a_new_face0_before.webp")

@@ -8,10 +8,13 @@ import skimage.data
 from PIL import Image
 
 from flipnet.commands.outputs import Job, OutputNaming
-from flipnet.commands.report import PhotoStatus
+from flipnet.commands.report import PhotoStatus, run_as_json
 from flipnet.commands.restore import RestoreSettings, restore_job
 from flipnet.faces.detect import CenterFaceDetector
 from flipnet.images import read_photo
+from flipnet.pipelines.likeness import LikenessCheck
+from flipnet.types import Findings, RestoredBatch
+from tiny import tiny_pipeline
 
 
 class Brighten:
@@ -60,7 +63,7 @@ def test_photo_is_written_with_its_companions(tmp_path, detector, portrait):
     settings = settings_for(job, save_faces=True, compare=True, seed=7)
     record = restore_job(job, settings, Brighten(), detector)
     assert (record.status, record.cause, record.output) == (PhotoStatus.RESTORED, None, job.target)
-    names = ["a.png", "a_compare.png", "a_face1_before.png", "a_face1_restored.png"]
+    names = ["a.png", "a_compare.png", "a_face0_before.png", "a_face0_restored.png"]
     assert names_in(job.target.parent) == names
     restored, before = read_photo(job.target).pixels.astype(int), portrait.astype(int)
     np.testing.assert_array_equal(restored[-20:], before[-20:])
@@ -88,7 +91,7 @@ def test_a_face_that_failed_is_never_passed_off_as_restored(tmp_path, detector, 
     record = restore_job(job, settings_for(job, save_faces=True), Brighten(broken=(1,)), detector)
     assert record.status is PhotoStatus.PARTIAL
     assert record.is_failure
-    assert record.cause.startswith("face 2 of 2 could not be restored, left as in the input: ")
+    assert record.cause.startswith("face 1 of 2 could not be restored, left as in the input: ")
     assert sorted(face.status for face in record.faces) == ["failed", "restored"]
     left, right = np.split(
         np.abs(read_photo(job.target).pixels.astype(int) - np.tile(portrait, (1, 2, 1))), 2, 1
@@ -138,3 +141,66 @@ def test_aligned_crop_of_another_size_is_resized_with_a_warning(tmp_path, portra
     assert record.status is PhotoStatus.RESTORED
     assert "128x200 pixels resized to 64x64" in record.faces[0].warnings[0]
     assert read_photo(job.target).pixels.shape == (64, 64, 3)
+
+
+class TwoSamples:
+    """Gives every face two samples' findings; the restoration is 10 % brighter."""
+
+    native_size_px = 64
+
+    def __call__(self, faces, seeds):
+        spread = np.full((64, 64), 6, np.float32)
+        findings = tuple(Findings((seed, seed + 9), 1, spread, 6.0, 6.0, (2.0, 1.0)) for seed in seeds)
+        return RestoredBatch((faces + 0.2).clamp(-1, 1), findings)
+
+
+def test_samples_come_out_as_numbers_and_as_a_picture(tmp_path, detector, portrait):
+    job = job_for(tmp_path, portrait)
+    settings = settings_for(job, samples=2, uncertainty=True, seed=5)
+    record = restore_job(job, settings, TwoSamples(), detector)
+    assert names_in(job.target.parent) == ["a.png", "a_uncertainty.png"]
+    assert read_photo(job.uncertainty_path).pixels.shape == portrait.shape
+    assert record.as_json(1.0)["faces"][0]["samples"] == {
+        "count": 2,
+        "seeds": [5, 14],
+        "chosen": 1,
+        "spread_mean_levels": 6.0,
+        "spread_p95_levels": 6.0,
+        "flip_consistency_levels": [2.0, 1.0],
+    }
+
+
+@pytest.mark.parametrize("strip", [False, True])
+def test_results_say_that_they_are_ai_restored_unless_told_not_to(tmp_path, detector, portrait, strip):
+    job = job_for(tmp_path, portrait)
+    settings = settings_for(job, save_faces=True, compare=True, strip_metadata=strip, model="/home/me/tiny")
+    restore_job(job, settings, Brighten(), detector)
+    for name in ("a.png", "a_compare.png", "a_face0_restored.png"):
+        photo = read_photo(job.target.with_name(name))
+        assert (photo.xmp is None) == strip
+        assert (photo.exif is None) == strip
+        if not strip:
+            assert "model tiny;" in dict(photo.text)["Disclaimer"]
+            assert b"/home/me" not in (job.target.with_name(name)).read_bytes()
+    assert read_photo(job.face_path(0, "before")).xmp is None
+
+
+def test_likeness_is_reported_and_a_low_one_warned_about(tmp_path, detector, portrait):
+    class Stranger:
+        native_size_px = 64
+
+        def __call__(self, faces, seeds):
+            return faces.flip(2)
+
+    check = LikenessCheck(tiny_pipeline().face_encoder)
+    job = job_for(tmp_path, portrait)
+    same = restore_job(job, settings_for(job), Brighten(), detector, likeness=check).as_json(1.0)["faces"][0]
+    other = restore_job(job, settings_for(job), Stranger(), detector, likeness=check).as_json(1.0)["faces"][0]
+    assert same["likeness"]["similarity"] > other["likeness"]["similarity"]
+    assert other["likeness"]["method"] == check.method
+    for face in (same, other):
+        assert face["likeness"]["low"] == any("same person" in warning for warning in face["warnings"])
+
+
+def test_the_report_says_what_a_restored_face_is():
+    assert "not evidence" in run_as_json({"phi": 1.0}, [])["note"]

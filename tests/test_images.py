@@ -1,6 +1,7 @@
 """Files in and out: depth, alpha, colour, metadata, orientation, damage, atomic writes."""
 
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -270,6 +271,42 @@ def test_truncated_files_name_the_file(tmp_path, rng, name, share):
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(ImageError, match=name):
         read_photo(path)
+
+
+def test_heic_without_its_extra_names_the_extra(tmp_path, monkeypatch):
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    with pytest.raises(ImageError, match=r'a\.heic: HEIC pictures need more: pip install "flipnet\[heic\]"'):
+        read_photo(tmp_path / "a.heic")
+
+
+def test_avif_is_read_and_becomes_png(tmp_path):
+    Image.new("RGB", (20, 10), (200, 100, 50)).save(tmp_path / "a.avif", quality=100)
+    photo = read_photo(tmp_path / "a.avif")
+    assert photo.pixels.shape == (10, 20, 3)
+    assert np.abs(photo.pixels.astype(int) - (200, 100, 50)).max() <= 3
+    assert output_format(photo) == "png"
+    assert [path.name for path in find_images(tmp_path)] == ["a.avif"]
+
+
+def test_formats_beyond_the_list_are_not_even_tried(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+    )
+    Image.new("RGB", (4, 4)).save(tmp_path / "b.png", format="PPM")
+    for name in ("a.jpg", "b.png"):
+        with pytest.raises(ImageError, match=f"{name}: not a picture, or of a format that is not supported"):
+            read_photo(tmp_path / name)
+
+
+def test_damaged_exif_costs_the_photo_nothing_else(tmp_path, rng):
+    pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=b"Exif\0\0" + bytes(range(60)))
+    with pytest.warns(UserWarning, match=r"a\.png: damaged Exif data are left out"):
+        photo = read_photo(tmp_path / "a.png")
+    assert np.array_equal(photo.pixels, pixels)
+    assert photo.exif is None
 
 
 def test_decompression_bomb_is_refused(tmp_path):

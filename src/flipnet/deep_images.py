@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
@@ -63,15 +64,40 @@ def decode(path: Path) -> np.ndarray:
     return samples
 
 
-def encode_png(file: IO[bytes], samples: np.ndarray, exif: bytes, icc_profile: bytes) -> None:
-    """Write uint16 (H, W, C) samples as PNG with Exif and ICC profile (either may be empty)."""
+@dataclass(frozen=True)
+class Header:
+    """What is written beside the samples; empty parts are left out.
+
+    Attributes:
+        exif: Exif block starting with b"Exif\\0\\0".
+        icc_profile: ICC profile.
+        xmp: XMP packet, UTF-8.
+        text: (key, value) pairs, for PNG only.
+        dpi: pixels per inch across and down; None = unknown.
+    """
+
+    exif: bytes = b""
+    icc_profile: bytes = b""
+    xmp: bytes = b""
+    text: tuple[tuple[str, str], ...] = ()
+    dpi: tuple[float, float] | None = None
+
+
+def encode_png(file: IO[bytes], samples: np.ndarray, header: Header) -> None:
+    """Write uint16 (H, W, C) samples as PNG with what `header` holds."""
     encoded = imagecodecs.png_encode(samples if samples.shape[2] > 1 else samples[..., 0])
     header_end = 8 + 25  # signature, then IHDR; both extra chunks belong between IHDR and IDAT
     file.write(encoded[:header_end])
-    if icc_profile:
-        file.write(_png_chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc_profile)))
-    if exif:
-        file.write(_png_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")))
+    if header.icc_profile:
+        file.write(_png_chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(header.icc_profile)))
+    if header.dpi is not None:
+        per_metre = (round(value / 0.0254) for value in header.dpi)
+        file.write(_png_chunk(b"pHYs", struct.pack(">IIB", *per_metre, 1)))
+    if header.exif:
+        file.write(_png_chunk(b"eXIf", header.exif.removeprefix(b"Exif\0\0")))
+    for key, value in (*header.text, *((("XML:com.adobe.xmp", header.xmp.decode()),) if header.xmp else ())):
+        # iTXt: key, uncompressed, no language, no translated key, UTF-8 (PNG 1.2, 4.2.3.3).
+        file.write(_png_chunk(b"iTXt", key.encode("latin-1") + b"\0\0\0\0\0" + value.encode()))
     file.write(encoded[header_end:])
 
 
@@ -79,8 +105,8 @@ def _png_chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def encode_tiff(file: IO[bytes], samples: np.ndarray, exif: bytes, icc_profile: bytes) -> None:
-    """Write uint8 or uint16 (H, W, C) samples as TIFF with Exif and ICC profile (either may be empty).
+def encode_tiff(file: IO[bytes], samples: np.ndarray, header: Header) -> None:
+    """Write uint8 or uint16 (H, W, C) samples as TIFF with what `header` holds, its text left out.
 
     Pillow writes neither 16-bit colour nor compressed TIFF with Exif, tifffile no Exif, so the one strip is
     packed here (TIFF 6.0: deflate, horizontal predictor) and Pillow's directory writer adds the tags with
@@ -91,9 +117,9 @@ def encode_tiff(file: IO[bytes], samples: np.ndarray, exif: bytes, icc_profile: 
     rows[:, 1:] -= samples[:, :-1]
     strip = zlib.compress(rows.data, 6)
     tags = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
-    if exif:
+    if header.exif:
         stored = Image.Exif()
-        stored.load(exif)
+        stored.load(header.exif)
         for tag in stored:
             nested = tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
             tags[tag] = stored.get_ifd(tag) if nested else stored[tag]
@@ -104,8 +130,11 @@ def encode_tiff(file: IO[bytes], samples: np.ndarray, exif: bytes, icc_profile: 
     tags[273], tags[279] = 0, len(strip)  # Pillow moves strip offsets past the directory
     if channels in (2, 4):
         tags[338] = 2  # one extra sample: alpha, not premultiplied
-    if icc_profile:
-        tags.tagtype[34675] = 7  # UNDEFINED
-        tags[34675] = icc_profile
+    if header.dpi is not None:
+        tags[282], tags[283], tags[296] = *header.dpi, 2  # inches
+    for tag, kind, block in ((34675, 7, header.icc_profile), (700, 1, header.xmp)):  # 7 UNDEFINED, 1 BYTE
+        if block:
+            tags.tagtype[tag] = kind
+            tags[tag] = block
     tags.save(file)
     file.write(strip)

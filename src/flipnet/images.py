@@ -7,7 +7,10 @@ them, and the metadata that must come out again. Everything behind this module s
 
 from __future__ import annotations
 
+import math
 import os
+import secrets
+import stat
 import struct
 import warnings
 import zlib
@@ -19,30 +22,43 @@ from typing import IO, Any, cast
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from flipnet import deep_images
+from flipnet import deep_images, xmp
 from flipnet.types import FlipnetError
 
-SUPPORTED_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
+WRITABLE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"})
+"""Suffixes, lower case, of what `write_photo` writes."""
+
+SUPPORTED_SUFFIXES = WRITABLE_SUFFIXES | {".bmp", ".gif", ".avif", ".heic", ".heif"}
 """Suffixes, lower case, that `find_images` collects from a folder."""
 
 MAX_PIXELS = 178_956_970
 """Largest photo read, in pixels; Pillow's own limit against decompression bombs."""
 
 WRITABLE_FORMATS = ("png", "jpeg", "webp", "tiff")
-"""Formats `write_photo` writes. Our choice: GIF (256 colours) and BMP (no metadata) are read only."""
+"""Formats `write_photo` writes. Our choice: GIF (256 colours), BMP (no metadata), AVIF and HEIC (slow to
+encode well) are read only."""
 
-# What a damaged file was seen to raise.
+# Of all that Pillow knows. Our choice: what cameras, scanners and the web produce; among the rest is PostScript,
+# which Pillow hands to Ghostscript.
+_READ_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF")
+# Major brands of HEIC files (ISO/IEC 23008-12, annex B), the bytes after "ftyp".
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+# What decoders raise over damaged files, as fuzzing shows; want of memory is not among it.
 _DECODE_ERRORS: tuple[type[Exception], ...] = (
-    *(OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, struct.error, zlib.error),
+    *(OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError, AttributeError),
+    *(RuntimeError, struct.error, zlib.error),
     *deep_images.DECODE_ERRORS,
 )
 # TIFF tags that describe how the file's pixels are stored (or hold layers); untrue of any other file.
 _STORAGE_TAGS = frozenset(
     (*range(254, 269), 273, *range(277, 282), 284, *range(288, 294), 317, *range(320, 348), *range(512, 533))
 ) | {34377, 34675, 37724}
+# XMP and IPTC blocks that a TIFF keeps among its tags.
+_BLOCK_TAGS = frozenset({700, 33723})
+_IN_MEMORY = Path("the image")
 _PIXEL_X, _PIXEL_Y = 0xA002, 0xA003  # Exif PixelXDimension and PixelYDimension
 
 
@@ -61,6 +77,9 @@ class Photo:
         exif: Exif block starting with b"Exif\\0\\0", orientation 1, no thumbnail; None if absent.
         icc_profile: ICC profile of `pixels`, "GRAY" or "RGB " space; None if absent.
         format: the file's format: "png", "jpeg", "webp", "tiff", "bmp", "gif", ...
+        xmp: XMP packet without orientation and thumbnails (UTF-8); None if absent.
+        text: (key, value) of a PNG's text chunks, XMP and packed profiles left out.
+        dpi: horizontal and vertical resolution in pixels per inch; None if the file states none.
     """
 
     pixels: np.ndarray
@@ -69,6 +88,9 @@ class Photo:
     exif: bytes | None = None
     icc_profile: bytes | None = None
     format: str = "png"
+    xmp: bytes | None = None
+    text: tuple[tuple[str, str], ...] = ()
+    dpi: tuple[float, float] | None = None
 
 
 def find_images(path: Path) -> list[Path]:
@@ -79,36 +101,42 @@ def find_images(path: Path) -> list[Path]:
     Raises:
         ImageError: `path` does not exist.
     """
-    if path.is_file():
+    # Unlike Path's methods, these two answer "no" to every path that cannot be followed.
+    if os.path.isfile(path):
         return [path]
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise ImageError(f"{path}: no such file or folder")
     found = (
         p for p in path.rglob("*") if p.suffix.lower() in SUPPORTED_SUFFIXES and not p.name.startswith(".")
     )
-    return sorted(p for p in found if p.is_file())
+    return sorted(p for p in found if os.path.isfile(p))
 
 
 # ---------------------------------------------------------------------------------------------- reading
 
 
 def read_photo(path: Path) -> Photo:
-    """Read a picture file (JPEG, PNG, WebP, TIFF, BMP, GIF and whatever else Pillow knows).
+    """Read a picture file: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, and HEIC where pillow-heif is installed.
 
-    The first frame of an animation or first page is taken. Exif orientation is applied. 16-bit gray and
-    colour PNG and TIFF stay uint16, all else becomes uint8. CMYK and Lab are converted to sRGB through the
-    file's profile (plain formula if it has none); RGB and gray keep their values and their profile.
+    The content decides, not the suffix. The first frame of an animation or first page is taken. Exif
+    orientation is applied. 16-bit gray and colour PNG and TIFF stay uint16, all else becomes uint8. CMYK and
+    Lab are converted to sRGB through the file's profile (plain formula if it has none); RGB and gray keep their
+    values and their profile.
 
     Raises:
-        ImageError: missing, empty, damaged, truncated, not a picture, larger than `MAX_PIXELS`, or of a
-            sample type without a fixed white (floating point, 32-bit).
+        ImageError: missing, empty, damaged, truncated, not a picture, larger than `MAX_PIXELS`, of a sample
+            type without a fixed white (floating point, 32-bit), or HEIC without pillow-heif.
     """
     try:
-        if path.stat().st_size == 0:
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode) and not stat.S_ISDIR(state.st_mode):
+            # A pipe would be waited for, and a device has no end.
+            raise ImageError(f"{path}: neither a file nor a folder")
+        if state.st_size == 0:
             raise ImageError(f"{path}: the file is empty")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=_known_formats(path)) as image:
                 return _decode(image, path)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file") from error
@@ -119,23 +147,72 @@ def read_photo(path: Path) -> Photo:
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path}: more than {MAX_PIXELS} pixels, too large to be read") from error
     except _DECODE_ERRORS as error:
-        raise ImageError(f"{path}: the picture is damaged or truncated ({error})") from error
+        raise ImageError(f"{path}: the picture is damaged or truncated ({_one_line(error)})") from error
 
 
-def _decode(image: Image.Image, path: Path) -> Photo:
+def _one_line(error: Exception) -> str:
+    """Return an error's message without line breaks, or its kind if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _known_formats(path: Path) -> list[str]:
+    """The names of `_READ_FORMATS` that Pillow can open; HEIC is taught to it when a file needs it."""
+    Image.init()
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[4:8] == b"ftyp" and head[8:] in _HEIC_BRANDS and "HEIF" not in Image.OPEN:
+        try:
+            import pillow_heif
+        except ImportError as error:
+            raise ImageError(f'{path}: HEIC pictures need more: pip install "flipnet[heic]"') from error
+        pillow_heif.register_heif_opener(thumbnails=False)
+    return [name for name in _READ_FORMATS if name in Image.OPEN]
+
+
+def photo_from(image: Image.Image | np.ndarray) -> Photo:
+    """Make a photo of a picture in memory.
+
+    Args:
+        image: a PIL image of any mode (Exif orientation is applied, metadata kept), or a uint8 or uint16
+            array: (H, W) gray, (H, W, 3) RGB, or with alpha (H, W, 2) or (H, W, 4).
+
+    Raises:
+        ImageError: another type or shape, or what `read_photo` refuses.
+    """
+    if isinstance(image, Image.Image):
+        try:
+            return _decode(image, None)
+        except _DECODE_ERRORS as error:
+            raise ImageError(f"{_IN_MEMORY}: the picture is damaged or truncated ({error})") from error
+    channels = image.shape[2] if image.ndim == 3 else 1
+    if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3) or not 1 <= channels <= 4:
+        raise ImageError(
+            f"{_IN_MEMORY}: expected uint8 or uint16 (H, W) or (H, W, 1 to 4), got {image.dtype} {image.shape}"
+        )
+    pixels, alpha = _split_alpha(image if image.ndim == 3 else image[..., None])
+    return Photo(pixels, alpha, _is_gray(pixels))
+
+
+def _decode(image: Image.Image, file: Path | None) -> Photo:
+    """Read an open picture; `file` is where deeper samples than Pillow gives can be had."""
+    path = file or _IN_MEMORY
     file_format = {"MPO": "jpeg"}.get(image.format or "", (image.format or "").lower())
     if image.width * image.height > MAX_PIXELS:
         raise Image.DecompressionBombError
     exif, orientation = _read_exif(image, path)
+    packet = _read_xmp(image, path)
     icc: bytes | None = image.info.get("icc_profile") or None
-    if deep_images.is_deep(image, path):
-        samples = deep_images.decode(path)
+    plain: Image.Image | None = None
+    if file is not None and deep_images.is_deep(image, file):
+        samples = deep_images.decode(file)
     else:
-        image, icc = _to_plain_mode(image, icc, path)
-        samples = np.asarray(image)
+        plain, icc = _to_plain_mode(image, icc, path)
+        samples = np.asarray(plain)
     samples = _upright(samples[..., None] if samples.ndim == 2 else samples, orientation)
     pixels, alpha = _split_alpha(samples)
-    return Photo(pixels, alpha, _is_gray(pixels), exif, icc, file_format)
+    # Text is complete only now: a PNG may hold some after its pixels.
+    text, dpi = _read_text(image), _read_dpi(image)
+    return Photo(pixels, alpha, _is_gray(pixels), exif, icc, file_format, packet, text, dpi)
 
 
 def _to_plain_mode(image: Image.Image, icc: bytes | None, path: Path) -> tuple[Image.Image, bytes | None]:
@@ -172,20 +249,59 @@ def _to_srgb(image: Image.Image, icc: bytes | None, path: Path) -> tuple[Image.I
 
 
 def _read_exif(image: Image.Image, path: Path) -> tuple[bytes | None, int]:
-    exif = image.getexif()
-    orientation = exif.get(ExifTags.Base.Orientation, 1)
-    for tag in _STORAGE_TAGS.intersection(exif):
-        del exif[tag]
-    exif.pop(ExifTags.Base.InterColorProfile, None)
-    if not exif:
-        return None, 1
-    if ExifTags.Base.Orientation in exif:
-        exif[ExifTags.Base.Orientation] = 1
+    """Return (Exif block or None, orientation); a damaged block costs the photo no more than the block."""
+    orientation = 1
     try:
-        return exif.tobytes(), orientation
-    except (struct.error, TypeError, ValueError, KeyError, AttributeError) as error:
+        exif = image.getexif()
+        orientation = exif.get(ExifTags.Base.Orientation, 1)
+        for tag in (_STORAGE_TAGS | _BLOCK_TAGS).intersection(exif):
+            del exif[tag]
+        exif.pop(ExifTags.Base.InterColorProfile, None)
+        if not exif:
+            return None, 1
+        if ExifTags.Base.Orientation in exif:
+            exif[ExifTags.Base.Orientation] = 1
+        exif.bigtiff = False  # whatever the TIFF around it was, Exif is not
+        block = exif.tobytes()
+        # Whoever gets the block may rely on it.
+        again = Image.Exif()
+        again.load(block)
+        again.tobytes()
+        return block, orientation
+    except _DECODE_ERRORS as error:
         warnings.warn(f"{path}: damaged Exif data are left out ({error})", stacklevel=2)
         return None, orientation
+
+
+def _read_xmp(image: Image.Image, path: Path) -> bytes | None:
+    packet = image.info.get("xmp")
+    if not packet:
+        return None
+    try:
+        return xmp.clean(packet if isinstance(packet, bytes) else str(packet).encode())
+    except xmp.XmpError as error:
+        warnings.warn(f"{path}: damaged XMP data are left out ({error})", stacklevel=2)
+        return None
+
+
+def _read_text(image: Image.Image) -> tuple[tuple[str, str], ...]:
+    if image.format != "PNG":
+        return ()
+    return tuple(
+        (key, str(value))  # str() also of Pillow's iTXt type, which carries a language
+        for key, value in image.info.items()
+        if isinstance(key, str) and isinstance(value, str)
+        if key != "XML:com.adobe.xmp" and not key.startswith("Raw profile type ")
+    )
+
+
+def _read_dpi(image: Image.Image) -> tuple[float, float] | None:
+    found = image.info.get("dpi")
+    if not isinstance(found, tuple) or len(found) != 2:
+        return None
+    x, y = float(found[0]), float(found[1])
+    # 1 is what files hold that do not know; 65535 is the most that JPEG can say.
+    return (x, y) if all(math.isfinite(v) and 1 < v <= 65535 for v in (x, y)) else None
 
 
 def _upright(samples: np.ndarray, orientation: int) -> np.ndarray:
@@ -260,45 +376,65 @@ def write_photo(path: Path, photo: Photo, *, format: str | None = None, quality:
         raise ImageError(f"{path}: JPEG cannot hold the photo's transparency; choose png, webp or tiff")
     deep = photo.pixels.dtype == np.uint16 and name in ("png", "tiff")
     samples = _samples_to_write(photo, name, deep=deep)
-    exif, icc = _exif_for(photo), photo.icc_profile or b""
+    header = deep_images.Header(
+        _exif_for(photo), photo.icc_profile or b"", photo.xmp or b"", photo.text, photo.dpi
+    )
 
     def encode(file: IO[bytes]) -> None:
         if name == "tiff":
-            deep_images.encode_tiff(file, samples, exif, icc)
+            deep_images.encode_tiff(file, samples, header)
         elif deep:
-            deep_images.encode_png(file, samples, exif, icc)
+            deep_images.encode_png(file, samples, header)
         else:
-            _encode_8_bit(file, samples, name, quality, exif, icc)
+            _encode_8_bit(file, samples, name, quality, header)
 
     try:
         _replace_atomically(path, encode)
-    except (OSError, ValueError, struct.error) as error:
-        raise ImageError(f"{path}: cannot be written ({error})") from error
+    except _DECODE_ERRORS as error:  # encoders raise no less variously
+        cause = error.strerror if isinstance(error, OSError) and error.strerror else _one_line(error)
+        raise ImageError(f"{path}: cannot be written ({cause})") from error
 
 
 def _encode_8_bit(
-    file: IO[bytes], samples: np.ndarray, name: str, quality: int, exif: bytes, icc_profile: bytes
+    file: IO[bytes], samples: np.ndarray, name: str, quality: int, header: deep_images.Header
 ) -> None:
     options: dict[str, Any] = {}
     if name == "jpeg":
-        options = {"quality": quality, "subsampling": 0}
+        options = {"quality": quality, "subsampling": 0, "xmp": header.xmp}
     elif name == "webp":
-        options = {"quality": quality, "exact": True}
-    if exif:
-        options["exif"] = exif
-    if icc_profile:
-        options["icc_profile"] = icc_profile
+        options = {"quality": quality, "exact": True, "xmp": header.xmp}
+    else:
+        options = {"pnginfo": _png_text(header)}
+    if header.exif:
+        options["exif"] = header.exif
+    if header.icc_profile:
+        options["icc_profile"] = header.icc_profile
+    if header.dpi is not None and name != "webp":  # WebP keeps it in Exif only
+        options["dpi"] = header.dpi
     Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples).save(file, format=name, **options)
 
 
+def _png_text(header: deep_images.Header) -> PngImagePlugin.PngInfo:
+    chunks = PngImagePlugin.PngInfo()
+    for key, value in header.text:
+        chunks.add_text(key, value)
+    if header.xmp:
+        chunks.add_itxt("XML:com.adobe.xmp", header.xmp.decode())
+    return chunks
+
+
 def _replace_atomically(path: Path, encode: Callable[[IO[bytes]], None]) -> None:
-    temporary = path.with_name(f".flipnet-{os.getpid()}-{path.name}"[-250:])
-    try:
-        with temporary.open("xb") as file:
+    # Short, as the photo's own name may be as long as names can be; hidden, so that what a killed process
+    # leaves behind is no picture to anyone.
+    temporary = path.with_name(f".flipnet-{secrets.token_hex(8)}.part")
+    with temporary.open("xb") as file:
+        try:
             encode(file)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            file.close()  # a full disk may show only now
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def _samples_to_write(photo: Photo, name: str, *, deep: bool) -> np.ndarray:

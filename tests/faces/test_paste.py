@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flipnet.faces.align import scale_of
+from flipnet.faces.align import align, scale_of
 from flipnet.faces.paste import add_difference, feather, mask_radius
 
 SIZE = 64
@@ -135,3 +135,34 @@ def test_strips_do_not_show(monkeypatch):
     add_difference(strips, difference, matrix)
     assert scale_of(matrix) == pytest.approx(0.3)
     assert np.array_equal(whole, strips)
+
+
+def test_a_small_face_leaves_none_of_its_noise_behind():
+    rng = np.random.default_rng(0)
+    photo = np.clip(128 + 12 * rng.standard_normal((60, 60, 3)), 0, 255).astype(np.uint8)
+    matrix = np.array([[4.0, 0, -56], [0, 4.0, -56]])  # the crop has four pixels for each of the photo's
+    crop = align(photo, matrix, 128)
+    smooth = np.full_like(crop, 0.5)
+    canvas = photo.copy()
+    add_difference(canvas, smooth - crop, matrix, photo=photo, crop=crop)
+    middle = (slice(25, 35), slice(25, 35))
+    assert canvas[middle].std() < 1
+    # The difference alone leaves what the way into the crop and back lost; half an amount takes half of it.
+    alone, half = photo.copy(), photo.copy()
+    add_difference(alone, smooth - crop, matrix)
+    add_difference(half, smooth - crop, matrix, photo=photo, crop=crop, amount=0.5)
+    assert alone[middle].std() > 3
+    assert half[middle].std() == pytest.approx(photo[middle].std() / 2, rel=0.1)
+    assert np.array_equal(canvas[:14], photo[:14])
+
+
+def test_a_face_at_the_crops_own_size_keeps_what_the_crop_lost():
+    rng = np.random.default_rng(1)
+    photo = rng.integers(0, 256, (128, 128, 3), np.uint8)
+    matrix = np.array([[1.0, 0, 0], [0, 1.0, 0]])
+    crop = np.zeros((128, 128, 3), np.float32)
+    difference = np.full_like(crop, 10 / 255)
+    with_crop, without = photo.copy(), photo.copy()
+    add_difference(with_crop, difference, matrix, photo=photo, crop=crop)
+    add_difference(without, difference, matrix)
+    assert np.array_equal(with_crop, without)

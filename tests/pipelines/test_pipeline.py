@@ -8,6 +8,7 @@ from PIL import Image
 
 from flipnet import checkpoints
 from flipnet.checkpoints import CheckpointError
+from flipnet.models.mode_decoder import ModeDecoder
 from flipnet.pipelines.pipeline import FlipnetPipeline
 from flipnet.pipelines.restore import FaceRestorer
 from flipnet.pipelines.sampling import denoise, initial_noise
@@ -214,3 +215,24 @@ def test_foreign_scheduler_is_refused(tmp_path):
     file.write_text(json.dumps({**json.loads(file.read_text()), "_class_name": "Evil"}))
     with pytest.raises(CheckpointError, match="holds a Evil, expected one of DDIMScheduler"):
         FlipnetPipeline.from_pretrained(tmp_path / "model")
+
+
+def test_a_modes_own_decoder_is_saved_loaded_and_used(tmp_path):
+    pipeline = tiny_pipeline()
+    pipeline.precision = "no"
+    face = torch.rand(1, 3, 64, 64) * 2 - 1
+
+    def restored(model, phi):
+        return model(face, phi=phi, generator=torch.Generator().manual_seed(0), output_type="pt").images
+
+    before = {phi: restored(pipeline, phi) for phi in (0.0, 1.0)}
+    decoder = ModeDecoder.from_vae(pipeline.vae, fuses=True)
+    torch.nn.init.normal_(decoder.fusions[-1].conv2.weight, std=0.1)
+    pipeline.decoders["restoration"] = decoder
+    pipeline.save_pretrained(tmp_path / "model")
+    again = FlipnetPipeline.from_pretrained(tmp_path / "model")
+    again.precision = "no"
+    # Pure generation must not see the input through the decoder either.
+    torch.testing.assert_close(restored(again, 0.0), before[0.0])
+    assert not torch.allclose(restored(again, 1.0), before[1.0])
+    torch.testing.assert_close(restored(again, 1.0), restored(pipeline, 1.0))

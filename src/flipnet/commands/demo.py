@@ -18,6 +18,7 @@ from flipnet.faces.detect import CenterFaceDetector
 from flipnet.faces.photo import restore_photo
 from flipnet.images import Photo, write_photo
 from flipnet.pipelines.restore import FaceRestorer
+from flipnet.provenance import mark_as_restored
 from flipnet.types import FlipnetError
 
 SEED = 0
@@ -48,7 +49,9 @@ def run_demo(output: Path, *, model: str = "compact", device: str = "auto") -> N
     status, cause = judge(result.faces)
     if status is not PhotoStatus.RESTORED:
         raise FlipnetError(f"the sample photo was not restored: {cause}")
-    pictures = {"before": before, "after": result.photo, "compare": side_by_side(before, result.photo)}
+    after = mark_as_restored(result.photo, model=model)
+    compared = mark_as_restored(side_by_side(before, after), model=model)
+    pictures = {"before": before, "after": after, "compare": compared}
     for name, photo in pictures.items():
         path = output / f"{name}.png"
         write_photo(path, replace(photo, format="png"))

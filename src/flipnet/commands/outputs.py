@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 
-from flipnet.images import SUPPORTED_SUFFIXES, find_images
+from flipnet.images import SUPPORTED_SUFFIXES, WRITABLE_SUFFIXES, find_images
 from flipnet.types import FlipnetError
 
-WRITABLE_SUFFIXES = SUPPORTED_SUFFIXES - {".bmp", ".gif"}
-"""Suffixes an output may have; other inputs get ".png". `flipnet.images` only reads BMP and GIF."""
-
-SIDE_FILE = re.compile(r"_(compare|face\d+_(before|restored))$")
-"""End of the stem of what --compare and --save-faces write beside a result."""
+SIDE_FILE = re.compile(r"_(compare|uncertainty|face\d+_(before|restored))$")
+"""End of the stem of what --compare, --uncertainty and --save-faces write beside a result."""
 
 VARIANT_NUMBER = re.compile(r"_\d{2,}$")
 """End of the stem of one of several results of an input."""
@@ -63,9 +61,14 @@ class Job:
         """Path of the side-by-side picture, beside the result."""
         return self.target.with_stem(f"{self.target.stem}_compare")
 
+    @property
+    def uncertainty_path(self) -> Path:
+        """Path of the picture of how much was made up, beside the result."""
+        return self.target.with_stem(f"{self.target.stem}_uncertainty")
+
     def face_path(self, index: int, what: str) -> Path:
         """Path of one saved face; `index` counts from 0 in the photo, `what` is "before" or "restored"."""
-        return self.target.with_stem(f"{self.target.stem}_face{index + 1}_{what}")
+        return self.target.with_stem(f"{self.target.stem}_face{index}_{what}")
 
 
 @dataclass
@@ -84,7 +87,11 @@ class Plan:
 
 
 def plan_outputs(
-    inputs: Sequence[Path], naming: OutputNaming, existing: Existing, side_files: bool = False
+    inputs: Sequence[Path],
+    naming: OutputNaming,
+    existing: Existing,
+    side_files: bool = False,
+    packed: Mapping[Path, Sequence[str]] = MappingProxyType({}),
 ) -> Plan:
     """Find the photos below `inputs` and give each its output path.
 
@@ -93,6 +100,7 @@ def plan_outputs(
 
     Args:
         side_files: saved faces or comparisons are written beside the results, so their names count too.
+        packed: for inputs that hold pictures inside, their names; such an input is then like a folder.
 
     Raises:
         FlipnetError: two inputs would share an output, or an output would overwrite an input.
@@ -101,7 +109,8 @@ def plan_outputs(
     failure of that one file unless the user said overwrite or skip.
     """
     plan = Plan()
-    candidates = _without_earlier_results(list(_candidates(inputs, naming, plan.failures)), inputs, naming)
+    found = list(_candidates(inputs, naming, packed, plan.failures))
+    candidates = _without_earlier_results(found, inputs, naming)
     _refuse_overwritten_inputs(candidates, side_files)
     _refuse_shared_targets(candidates, side_files)
     for job in candidates:
@@ -116,22 +125,27 @@ def plan_outputs(
 
 
 def _candidates(
-    inputs: Sequence[Path], naming: OutputNaming, failures: list[tuple[Path, str]]
+    inputs: Sequence[Path],
+    naming: OutputNaming,
+    packed: Mapping[Path, Sequence[str]],
+    failures: list[tuple[Path, str]],
 ) -> Iterator[Job]:
     seen: set[Path] = set()
     named_file = _names_a_file(inputs, naming)
     for given in inputs:
-        if not given.exists():
+        if not os.path.exists(given):
             failures.append((given, "no such file or folder"))
             continue
-        root = given if given.is_dir() else given.parent
+        root = given if given.is_dir() or given in packed else given.parent
         sources = _folder_images(given, naming.output) if given.is_dir() else [given]
+        if given in packed:
+            sources = [given / name for name in packed[given]]
         if not sources:
             failures.append((given, "this folder holds no images"))
         for source in sources:
-            if source.resolve() in seen:
+            if _real(source) in seen:
                 continue
-            seen.add(source.resolve())
+            seen.add(_real(source))
             target = naming.output if named_file else _target(source.relative_to(root), naming)
             if naming.variants is None:
                 yield Job(source, target)
@@ -142,20 +156,20 @@ def _candidates(
 def _folder_images(folder: Path, output: Path) -> list[Path]:
     """Images below `folder`, without those below the output folder if that lies inside `folder`."""
     found = find_images(folder)
-    inside = output.resolve()
-    if inside == folder.resolve() or not inside.is_relative_to(folder.resolve()):
+    inside = _real(output)
+    if inside == _real(folder) or not inside.is_relative_to(_real(folder)):
         return found
-    return [path for path in found if not path.resolve().is_relative_to(inside)]
+    return [path for path in found if not _real(path).is_relative_to(inside)]
 
 
 def _names_a_file(inputs: Sequence[Path], naming: OutputNaming) -> bool:
     """Whether `-o` names the result itself: one input file, and an image suffix on no existing folder."""
     output = naming.output
-    if output.suffix.lower() not in SUPPORTED_SUFFIXES or output.is_dir():
+    if output.suffix.lower() not in SUPPORTED_SUFFIXES or os.path.isdir(output):
         return False
     if naming.variants is not None:
         raise FlipnetError(f"-o {output}: give a folder, each input's results are numbered files in it")
-    if len(inputs) != 1 or inputs[0].is_dir():
+    if len(inputs) != 1 or os.path.isdir(inputs[0]):
         raise FlipnetError(f"-o {output}: it names one image, but the input is not one file; give a folder")
     if output.suffix.lower() not in WRITABLE_SUFFIXES:
         raise FlipnetError(
@@ -177,14 +191,20 @@ def _without_earlier_results(
     jobs: Sequence[Job], inputs: Sequence[Path], naming: OutputNaming
 ) -> Sequence[Job]:
     """Drop what an earlier run wrote beside its inputs (`-o` the input folder, with a suffix or numbers)."""
+    named = set(inputs)
     if naming.variants is not None:
         # Also numbers that this run would not write, as an earlier one may have made more.
-        plain = {_unnumbered(job.target).resolve() for job in jobs}
-        return [job for job in jobs if job.source in inputs or not _is_variant(job.source.resolve(), plain)]
+        plain = {_real(_unnumbered(job.target)) for job in jobs}
+        return [job for job in jobs if job.source in named or not _is_variant(_real(job.source), plain)]
     if not naming.suffix:
         return jobs
-    targets = {job.target.resolve() for job in jobs}
-    return [job for job in jobs if job.source in inputs or _main_file(job.source).resolve() not in targets]
+    targets = {_real(job.target) for job in jobs}
+    return [job for job in jobs if job.source in named or _real(_main_file(job.source)) not in targets]
+
+
+def _real(path: Path) -> Path:
+    """The path without links; unlike `Path.resolve`, it does not mind links that go in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def _unnumbered(path: Path) -> Path:
@@ -201,11 +221,11 @@ def _main_file(path: Path) -> Path:
 
 
 def _refuse_overwritten_inputs(jobs: Sequence[Job], side_files: bool) -> None:
-    protected = {job.source.resolve() for job in jobs}
+    protected = {_real(job.source) for job in jobs}
     if side_files:
-        protected |= {_main_file(job.source).resolve() for job in jobs}
+        protected |= {_real(_main_file(job.source)) for job in jobs}
     for job in jobs:
-        if job.target.resolve() in protected:
+        if _real(job.target) in protected:
             or_suffix = " or give --suffix" if job.variant is None else ""
             raise FlipnetError(
                 f"{job.source}: its result {job.target} would overwrite an input; "
@@ -235,8 +255,8 @@ def refuse_report_over_image(plan: Plan, report: Path | None) -> None:
     """
     if report is None:
         return
-    taken = {path.resolve() for job in plan.jobs + plan.skipped for path in (job.source, job.target)}
-    if report.resolve() in taken or report.is_dir():
+    taken = {_real(path) for job in plan.jobs + plan.skipped for path in (job.source, job.target)}
+    if _real(report) in taken or os.path.isdir(report):
         raise FlipnetError(f"--report {report}: this is a folder or one of the pictures, give another file")
     make_folder(report.parent)
 

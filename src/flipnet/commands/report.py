@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flipnet import __version__
-from flipnet.types import FlipnetError
+from flipnet.provenance import NOT_EVIDENCE
+from flipnet.types import Face, Findings, FlipnetError, Likeness
 
 if TYPE_CHECKING:
     from flipnet.faces.photo import FaceResult
@@ -75,7 +76,10 @@ class PhotoRecord:
 def without_pixels(result: FaceResult) -> FaceResult:
     """Return the outcome without its pictures, so that a long run does not keep every face in memory."""
     nothing = np.empty((0, 0, 3), np.uint8)
-    return replace(result, crop=nothing, restored=None)
+    findings = result.findings
+    if findings is not None:
+        findings = replace(findings, spread=np.empty((0, 0), np.float32))
+    return replace(result, crop=nothing, restored=None, findings=findings)
 
 
 def face_as_json(result: FaceResult, phi: float) -> dict[str, Any]:
@@ -84,27 +88,59 @@ def face_as_json(result: FaceResult, phi: float) -> dict[str, Any]:
     Box and landmarks are (x, y) in pixels of the upright input photo (of the crop itself, if aligned); `seed`
     and `phi` are null for a face the network never saw.
     """
-    face = result.face
     return {
         "index": result.index,
         "status": result.status,
         "reason": result.reason,
-        "box_px": [round(float(value), 2) for value in face.box_px],
-        "landmarks_px": [[round(float(value), 2) for value in point] for point in face.landmarks_px],
-        "score": round(float(face.score), 4),
+        **geometry_as_json(result.face),
         "scale": round(result.scale, 4),
         "seconds": round(result.seconds, 3),
         "phi": None if result.seed is None else phi,
         "seed": result.seed,
         "warnings": list(result.warnings),
+        "likeness": None if result.likeness is None else _likeness_as_json(result.likeness),
+        "samples": None if result.findings is None else _findings_as_json(result.findings),
+    }
+
+
+def geometry_as_json(face: Face) -> dict[str, Any]:
+    """Return a face's box, landmarks and score as JSON types, (x, y) in pixels of the upright photo."""
+    return {
+        "box_px": [round(float(value), 2) for value in face.box_px],
+        "landmarks_px": [[round(float(value), 2) for value in point] for point in face.landmarks_px],
+        "score": round(float(face.score), 4),
+    }
+
+
+def _likeness_as_json(likeness: Likeness) -> dict[str, Any]:
+    return {
+        "similarity": round(likeness.similarity, 4),
+        "threshold": likeness.threshold,
+        "method": likeness.method,
+        "low": likeness.is_low,
+    }
+
+
+def _findings_as_json(findings: Findings) -> dict[str, Any]:
+    consistency = findings.consistency
+    return {
+        "count": len(findings.seeds),
+        "seeds": list(findings.seeds),
+        "chosen": findings.chosen,
+        "spread_mean_levels": round(findings.spread_mean_levels, 2),
+        "spread_p95_levels": round(findings.spread_p95_levels, 2),
+        "flip_consistency_levels": None
+        if consistency is None
+        else [round(value, 3) for value in consistency],
     }
 
 
 def run_as_json(settings: dict[str, Any], records: list[PhotoRecord]) -> dict[str, Any]:
-    """Return the whole report: version, the settings that held for every face, totals, and the photos."""
+    """Return the whole report: version, what to think of it, settings of every face, totals, and the photos."""
     totals = {status.value: sum(record.status is status for record in records) for status in PhotoStatus}
     return {
         "flipnet": __version__,
+        "note": NOT_EVIDENCE,
         "settings": settings,
         "totals": totals,
         "photos": [record.as_json(settings["phi"]) for record in records],

@@ -16,11 +16,15 @@ import onnx
 import onnxruntime
 import torch
 from google.protobuf.message import DecodeError
+from onnxruntime.capi import onnxruntime_pybind11_state as state
 from scipy import ndimage
 
 from flipnet.faces.align import estimate_similarity, template, transform_points
 from flipnet.images import resize
 from flipnet.types import Face, FlipnetError
+
+DEFAULT_MIN_SCORE = 0.5
+"""Confidence from which a face counts. Our choice: CenterFace's own."""
 
 _STRIDE = 4  # one heat-map cell covers 4x4 input pixels
 _MULTIPLE = 32  # the network halves its input five times
@@ -59,7 +63,7 @@ class CenterFaceDetector:
 
     def __init__(
         self,
-        min_score: float = 0.5,
+        min_score: float = DEFAULT_MIN_SCORE,
         working_size_px: int = 960,
         fine_size_px: int = 2400,
         max_misfit: float = 50.0,
@@ -93,7 +97,7 @@ class CenterFaceDetector:
             for b, p, s in zip(found.boxes, found.landmarks, found.scores, strict=True)
             if _misfit(p) <= self.max_misfit
         ]
-        return sorted(faces, key=_area, reverse=True)
+        return sorted(faces, key=area, reverse=True)
 
     def _look(self, pixels: np.ndarray, long_side_px: int) -> _Candidates:
         """Detect with the photo's long side brought down to `long_side_px`, in tiles if need be."""
@@ -127,7 +131,10 @@ class CenterFaceDetector:
         if self._session is None:
             self._session = _open_session(self.weights or _bundled_weights())
         name = self._session.get_inputs()[0].name
-        heat, size, offset, landmarks = self._session.run(None, {name: planes})
+        try:
+            heat, size, offset, landmarks = self._session.run(None, {name: planes})
+        except (state.Fail, state.RuntimeException) as error:  # want of memory among them
+            raise FlipnetError(f"the face detector stopped: {error}") from error
         return _decode(heat[0, 0], size[0], offset[0], landmarks[0], self.min_score)
 
 
@@ -199,7 +206,7 @@ def _whole_in_tile(
     return keep
 
 
-def _overlaps(box: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def overlaps(box: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (intersection over union, share of `box` inside the other) for one box against (N, 4)."""
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     shared = sides.clip(0).prod(1)
@@ -211,7 +218,7 @@ def _suppress(found: _Candidates, *, iou: float, inside: float) -> _Candidates:
     """Drop every face that a better-scored one overlaps by `iou`, or holds by the share `inside`."""
     kept: list[int] = []
     for i in np.argsort(-found.scores, kind="stable"):
-        union, share = _overlaps(found.boxes[i], found.boxes[kept])
+        union, share = overlaps(found.boxes[i], found.boxes[kept])
         if not ((union > iou) | (share > inside)).any():
             kept.append(int(i))
     return found[np.array(kept, dtype=int)]
@@ -225,7 +232,7 @@ def _merge(first: _Candidates, second: _Candidates) -> _Candidates:
     """
     keep = np.ones(len(second.scores), bool)
     for i, box in enumerate(second.boxes):
-        union, share = _overlaps(box, first.boxes)
+        union, share = overlaps(box, first.boxes)
         keep[i] = not ((share > 0.6) & (union <= 0.4)).any()
     second = second[keep]
     both = (
@@ -239,6 +246,7 @@ def _misfit(landmarks_px: np.ndarray) -> float:
     return float(np.linalg.norm(placed - template(512), axis=1).mean())
 
 
-def _area(face: Face) -> float:
+def area(face: Face) -> float:
+    """Return the area of a face's box, in square pixels of the photo."""
     x0, y0, x1, y1 = face.box_px
     return (x1 - x0) * (y1 - y0)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from flipnet.faces.align import crop_box, warp_back
+from flipnet.faces.align import crop_box, scale_of, warp_back
 
 # Our choices, in units of half a crop: a rounded square that leaves the crop's very edge out. Fine detail
 # holds on until close to it, so hair does not turn soft half-way; colour fades over a broad band, where the
@@ -26,6 +26,8 @@ _ROUNDNESS = 4.0
 _COLOUR_SIGMA = 1 / 24
 # How fast a pixel shared by two faces goes over to the one whose centre is nearer.
 _OWNERSHIP = 12.0
+# Crop pixels per photo pixel, beyond 1, from which all that the crop lost is taken out.
+_LOST_FULL = 0.5
 _STRIP_PIXELS = 1 << 20
 
 
@@ -65,7 +67,14 @@ def feather(difference: np.ndarray) -> np.ndarray:
 
 
 def add_difference(
-    canvas: np.ndarray, difference: np.ndarray, matrix: np.ndarray, others: Sequence[np.ndarray] = ()
+    canvas: np.ndarray,
+    difference: np.ndarray,
+    matrix: np.ndarray,
+    others: Sequence[np.ndarray] = (),
+    *,
+    amount: float = 1.0,
+    photo: np.ndarray | None = None,
+    crop: np.ndarray | None = None,
 ) -> None:
     """Add a face's difference to the photo, in place.
 
@@ -73,27 +82,40 @@ def add_difference(
     between the faces by how near it is to their centres, so the sum never exceeds one whole difference and
     does not depend on the order of the faces.
 
+    A face smaller than the crop comes back from it without its finest noise and blocks, so a difference alone would
+    leave these standing in the restored face. Given `photo` and `crop`, what did not come back is taken out as
+    well, as far as the difference counts (our choice); from 1 crop pixel per photo pixel (none of it) to 1.5 (all).
+
     Args:
         canvas: uint8 or uint16 (H, W, 3), changed in place.
         difference: float32 (S, S, 3), restored minus crop, in units of white.
         matrix: (2, 3), canvas pixels to crop pixels.
         others: the matrices of the photo's other faces, whether they are restored or not.
+        amount: factor on the change, in [0, 1].
+        photo: the canvas before any face was added, same type and shape.
+        crop: float32 (S, S, 3) in [0, 1], the face as it was cut out of the photo.
     """
     size_px = difference.shape[0]
     x0, y0, x1, y1 = crop_box(matrix, size_px, canvas.shape)
-    if x0 >= x1 or y0 >= y1:
+    if x0 >= x1 or y0 >= y1 or not difference.any():
         return
     soft = feather(difference)
+    lost_share = float(np.clip((scale_of(matrix) - 1) / _LOST_FULL, 0, 1))
     rivals = [
         other for other in others if _boxes_meet((x0, y0, x1, y1), crop_box(other, size_px, canvas.shape))
     ]
     rows = max(1, _STRIP_PIXELS // (x1 - x0))
-    white = np.iinfo(canvas.dtype).max
+    white = np.float32(np.iinfo(canvas.dtype).max)
     for top in range(y0, y1, rows):
         box = (x0, top, x1, min(top + rows, y1))
-        addition = warp_back(soft, matrix, box) * (_share(matrix, rivals, box, size_px) * white)[..., None]
-        strip = canvas[box[1] : box[3], x0:x1]
-        strip[:] = np.rint(strip + addition).clip(0, white)
+        inside = (slice(box[1], box[3]), slice(x0, x1))
+        addition = warp_back(soft, matrix, box)
+        if photo is not None and crop is not None and lost_share > 0:
+            lost = photo[inside] / white - warp_back(crop, matrix, box)
+            mask = _fade(_radius(matrix, box, size_px), _DETAIL_FULL)
+            addition -= lost_share * mask[..., None] * lost
+        addition *= (_share(matrix, rivals, box, size_px) * np.float32(amount) * white)[..., None]
+        canvas[inside] = np.rint(canvas[inside] + addition).clip(0, white)
 
 
 def _share(
@@ -108,11 +130,16 @@ def _share(
 
 
 def _claim(matrix: np.ndarray, box: tuple[int, int, int, int], size_px: int) -> np.ndarray:
+    radius = _radius(matrix, box, size_px)
+    return _fade(radius, _DETAIL_FULL) * np.exp(-_OWNERSHIP * np.minimum(radius, _END))
+
+
+def _radius(matrix: np.ndarray, box: tuple[int, int, int, int], size_px: int) -> np.ndarray:
+    """`mask_radius` of a box's pixels, (h, w)."""
     x0, y0, x1, y1 = box
     x, y = np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32)[:, None]
     (a, b, c), (d, e, f) = matrix.astype(np.float32)
-    radius = mask_radius(a * x + b * y + c, d * x + e * y + f, size_px)
-    return _fade(radius, _DETAIL_FULL) * np.exp(-_OWNERSHIP * np.minimum(radius, _END))
+    return mask_radius(a * x + b * y + c, d * x + e * y + f, size_px)
 
 
 def _boxes_meet(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:

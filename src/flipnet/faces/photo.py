@@ -11,19 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flipnet.faces.align import TEMPLATE_512, align, estimate_similarity, for_upscaled, scale_of, template
+from flipnet.faces.align import align, estimate_similarity, for_upscaled, scale_of, template
 from flipnet.faces.paste import add_difference
-from flipnet.images import Photo, faces_to_tensor, resize, tensor_to_uint8, to_8_bit
-from flipnet.types import Face, FaceDetector, FlipnetError, Restorer
-
-Selection = Literal["all", "largest", "center"]
+from flipnet.faces.selection import FaceSelection, Which, reasons_to_skip
+from flipnet.images import MAX_PIXELS, Photo, faces_to_tensor, resize, tensor_to_uint8, to_8_bit
+from flipnet.types import (
+    Face,
+    FaceDetector,
+    Findings,
+    FlipnetError,
+    Likeness,
+    RestoredBatch,
+    Restorer,
+    SamplingRestorer,
+)
 
 _GRAY_SPREAD_LEVELS = 4
-MIN_EYE_DISTANCE_PX = 8.0
-"""Faces whose fitted template has its eyes nearer than this, in photo pixels, are skipped. Our choice: below,
-a dozen pixels across a face no longer say whose face it is."""
-
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
 class NoFacesError(FlipnetError):
@@ -47,6 +51,8 @@ class FaceResult:
         seed: seed given to the restorer; None if skipped.
         crop: uint8 (S, S, 3) RGB, the aligned face as the restorer saw it, S = its native size.
         restored: uint8 (S, S, 3) RGB, the restorer's own output before blending; None unless restored.
+        findings: what several samples told, if the restorer drew several; None unless restored.
+        likeness: how alike the person is before and after, where somebody looked; None unless restored.
     """
 
     index: int
@@ -59,6 +65,8 @@ class FaceResult:
     seed: int | None
     crop: np.ndarray
     restored: np.ndarray | None
+    findings: Findings | None = None
+    likeness: Likeness | None = None
 
 
 @dataclass(frozen=True)
@@ -71,10 +79,10 @@ class PhotoResult:
 
 def restore_photo(
     photo: Photo,
-    restorer: Restorer,
+    restorer: Restorer | SamplingRestorer,
     detector: FaceDetector,
     *,
-    select: Selection = "all",
+    select: FaceSelection | Which = "all",
     blend: float = 1.0,
     upscale: int = 1,
     batch_size: int = 4,
@@ -90,8 +98,8 @@ def restore_photo(
         photo: the photo.
         restorer: maps aligned faces to restored ones.
         detector: finds the faces.
-        select: restore all faces, the largest, or the one nearest to the photo's centre; others are
-        "skipped".
+        select: which faces to restore, see `FaceSelection`; a plain `Which` leaves its other fields at their
+            defaults. The other faces are "skipped".
         blend: how much of the change is applied, in [0, 1].
         upscale: whole-number enlargement; the background by Lanczos, faces pasted at the new size.
         batch_size: faces per call of the restorer.
@@ -102,22 +110,26 @@ def restore_photo(
         NoFacesError: there is no face.
         FlipnetError: an option out of range.
     """
-    _check_options(select, blend, upscale, batch_size)
+    _check_options(blend, upscale, batch_size)
+    selection = select if isinstance(select, FaceSelection) else FaceSelection(select)
     faces = detector(to_8_bit(photo.pixels))
     if not faces:
         raise NoFacesError("no face was found in the photo")
+    reasons = reasons_to_skip(faces, photo.pixels.shape, selection)
     size_px = restorer.native_size_px
     matrices = [estimate_similarity(face.landmarks_px, size_px) for face in faces]
     results = [
         _untouched(photo, i, f, m, size_px) for i, (f, m) in enumerate(zip(faces, matrices, strict=True))
     ]
-    chosen = _select(faces, select, photo)
     placed = [for_upscaled(m, upscale) for m in matrices]
     height, width = photo.pixels.shape[:2]
-    canvas = resize(photo.pixels, (width * upscale, height * upscale))
+    if height * width * upscale**2 > MAX_PIXELS:
+        raise FlipnetError(f"upscale {upscale} would make more than {MAX_PIXELS} pixels of {width}x{height}")
+    before = resize(photo.pixels, (width * upscale, height * upscale))
+    canvas = before.copy()
     due = []
     for result in results:
-        reason = _reason_to_skip(result, chosen, select, size_px)
+        reason = reasons[result.index]
         if reason is None:
             due.append(result)
         else:
@@ -128,13 +140,23 @@ def restore_photo(
         ):
             if difference is not None:
                 others = placed[: result.index] + placed[result.index + 1 :]
-                add_difference(canvas, difference * np.float32(blend), placed[result.index], others)
+                add_difference(
+                    canvas,
+                    difference,
+                    placed[result.index],
+                    others,
+                    amount=blend,
+                    photo=before,
+                    crop=result.crop / np.float32(255),
+                )
             results[result.index] = _report(result, on_face)
     alpha = None if photo.alpha is None else resize(photo.alpha, (width * upscale, height * upscale))
     return PhotoResult(replace(photo, pixels=canvas, alpha=alpha), tuple(results))
 
 
-def restore_aligned(photo: Photo, restorer: Restorer, *, blend: float = 1.0, seed: int = 0) -> PhotoResult:
+def restore_aligned(
+    photo: Photo, restorer: Restorer | SamplingRestorer, *, blend: float = 1.0, seed: int = 0
+) -> PhotoResult:
     """Restore a picture that is one aligned face already.
 
     The result has the restorer's native size S; another size is resized (Lanczos) and a warning says so. The
@@ -152,7 +174,7 @@ def restore_aligned(photo: Photo, restorer: Restorer, *, blend: float = 1.0, see
     Raises:
         FlipnetError: `blend` is out of range.
     """
-    _check_options("all", blend, 1, 1)
+    _check_options(blend, 1, 1)
     size_px = restorer.native_size_px
     height, width = photo.pixels.shape[:2]
     warnings: tuple[str, ...] = ()
@@ -173,9 +195,7 @@ def restore_aligned(photo: Photo, restorer: Restorer, *, blend: float = 1.0, see
     return PhotoResult(replace(photo, pixels=pixels, alpha=alpha), (result,))
 
 
-def _check_options(select: str, blend: float, upscale: int, batch_size: int) -> None:
-    if select not in ("all", "largest", "center"):
-        raise FlipnetError(f"select {select!r} is not one of all, largest, center")
+def _check_options(blend: float, upscale: int, batch_size: int) -> None:
     if not 0 <= blend <= 1:
         raise FlipnetError(f"blend {blend} is outside 0 to 1")
     if upscale < 1:
@@ -187,33 +207,13 @@ def _check_options(select: str, blend: float, upscale: int, batch_size: int) -> 
 def _untouched(photo: Photo, index: int, face: Face, matrix: np.ndarray, size_px: int) -> FaceResult:
     crop = np.rint(align(photo.pixels, matrix, size_px) * 255).astype(np.uint8)
     scale = 1 / scale_of(matrix)
-    warnings: tuple[str, ...] = ()
+    warnings = face.notes
     if scale > 1.05:
-        warnings = (
+        warnings += (
             f"face is {scale:.1f} times larger than the model's {size_px} pixels: "
             "the photo's own finer detail is kept as it is, only coarser detail is restored",
         )
     return FaceResult(index, face, "skipped", None, warnings, 0.0, scale, None, crop, None)
-
-
-def _select(faces: list[Face], select: Selection, photo: Photo) -> set[int]:
-    boxes = np.array([face.box_px for face in faces])
-    if select == "largest":
-        return {int(np.argmax((boxes[:, 2:] - boxes[:, :2]).prod(1)))}
-    if select == "center":
-        middle = (np.array(photo.pixels.shape[1::-1]) - 1) / 2
-        return {int(np.argmin(np.linalg.norm((boxes[:, :2] + boxes[:, 2:]) / 2 - middle, axis=1)))}
-    return set(range(len(faces)))
-
-
-def _reason_to_skip(result: FaceResult, chosen: set[int], select: Selection, size_px: int) -> str | None:
-    if result.index not in chosen:
-        return f"not the {select} face"
-    # From the fit, not from the eyes alone: in profile the eyes are near each other in a face of any size.
-    eyes_px = (TEMPLATE_512[1, 0] - TEMPLATE_512[0, 0]) * size_px / 512 * result.scale
-    if eyes_px < MIN_EYE_DISTANCE_PX:
-        return f"too small: eyes {eyes_px:.1f} pixels apart, at least {MIN_EYE_DISTANCE_PX:.0f} are needed"
-    return None
 
 
 def _report(result: FaceResult, on_face: Callable[[FaceResult], None] | None) -> FaceResult:
@@ -222,7 +222,7 @@ def _report(result: FaceResult, on_face: Callable[[FaceResult], None] | None) ->
     return result
 
 
-def _nearly_gray(crop: np.ndarray) -> bool:
+def nearly_gray(crop: np.ndarray) -> bool:
     """Whether a uint8 crop is a gray one that was stored in colour, where compression left a little chroma.
 
     Our choice: 99 % of the pixels have channels within 4 levels. A network then must not tint the face.
@@ -232,13 +232,14 @@ def _nearly_gray(crop: np.ndarray) -> bool:
 
 
 def _restore_batch(
-    restorer: Restorer, batch: list[FaceResult], seed: int, grayscale: bool
+    restorer: Restorer | SamplingRestorer, batch: list[FaceResult], seed: int, grayscale: bool
 ) -> list[tuple[FaceResult, np.ndarray | None]]:
     """Run the restorer on a batch; pair each result with its difference (S, S, 3), None where it failed."""
     seeds = [seed + result.index for result in batch]
     faces = faces_to_tensor(np.stack([result.crop for result in batch]))
     started = time.perf_counter()
-    outcome: Tensor | str
+    outcome: Tensor | RestoredBatch | str
+    findings: tuple[Findings | None, ...] = (None,) * len(batch)
     try:
         outcome = restorer(faces, seeds)
     except (
@@ -246,6 +247,8 @@ def _restore_batch(
     ) as error:  # torch's own, out of memory among them; recorded, never passed off as restored
         outcome = f"the restorer stopped with {type(error).__name__}: {error}"
     seconds = (time.perf_counter() - started) / len(batch)
+    if isinstance(outcome, RestoredBatch):
+        findings, outcome = outcome.findings, outcome.faces
     if isinstance(outcome, Tensor) and outcome.shape != faces.shape:
         outcome = f"the restorer returned shape {tuple(outcome.shape)} instead of {tuple(faces.shape)}"
     pairs: list[tuple[FaceResult, np.ndarray | None]] = []
@@ -258,12 +261,13 @@ def _restore_batch(
             pairs.append((replace(result, status="failed", reason=restored), None))
             continue
         restored, face = restored.clamp(-1, 1), faces[i]
-        if grayscale or _nearly_gray(result.crop):
+        if grayscale or nearly_gray(result.crop):
             restored, face = (
-                torch.einsum("c,chw->hw", torch.from_numpy(_LUMA), image).expand(3, -1, -1)
+                torch.einsum("c,chw->hw", torch.from_numpy(LUMA), image).expand(3, -1, -1)
                 for image in (restored, face)
             )
         difference = ((restored - face) / 2).permute(1, 2, 0).contiguous().numpy()
         shown = tensor_to_uint8(restored[None])[0]
-        pairs.append((replace(result, status="restored", restored=shown), difference))
+        result = replace(result, status="restored", restored=shown, findings=findings[i])
+        pairs.append((result, difference))
     return pairs
