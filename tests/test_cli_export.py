@@ -1,8 +1,17 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 from flipnet.cli import main
 from flipnet.models.autoencoder import CompactAutoencoder
+from flipnet.pipelines.onnx_export import RestorationGraph
 from flipnet.pipelines.pipeline import FlipnetPipeline
 from flipnet.pipelines.restore import FaceRestorer
 from tiny import tiny_pipeline
@@ -39,3 +48,67 @@ def test_default_steps_travel_with_the_checkpoint(tmp_path, tiny_checkpoint, cap
     assert export(tiny_checkpoint, "-o", tmp_path / "no", "--steps", "painting=2") == 2
     assert "no mode 'painting'" in capsys.readouterr().err
     assert export(tiny_checkpoint, "-o", tmp_path / "no", "--steps", "restoration=0") == 2
+
+
+def test_documented_example_restores_a_face_where_torch_cannot_be_imported(tmp_path, tiny_checkpoint, capsys):
+    file = tmp_path / "new" / "restorer.onnx"
+    assert export(tiny_checkpoint, "--onnx", file, "--steps", 2, "--phi", 0.5) == 0
+    assert re.search(r"restorer.onnx: .* 2 steps, phi 0.5, within \S+ levels", capsys.readouterr().out)
+    assert [path.name for path in file.parent.iterdir()] == ["restorer.onnx"]
+
+    face = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(face).save(tmp_path / "bad.png")
+    documentation = Path(__file__).parents[1] / "docs" / "onnx.md"
+    example = re.search(r"```python\n(.*?)```", documentation.read_text(encoding="utf-8"), re.DOTALL)[1]
+    assert len(example.strip().splitlines()) <= 20
+    blocked = "import sys; sys.modules.update(dict.fromkeys(('torch', 'flipnet', 'diffusers', 'onnx')))\n"
+    arguments = [str(file), str(tmp_path / "bad.png"), str(tmp_path / "good.png")]
+    subprocess.run([sys.executable, "-c", blocked + example, *arguments], check=True)
+
+    graph = RestorationGraph(FlipnetPipeline.from_pretrained(tiny_checkpoint), phi=0.5, steps=2)
+    noise = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 4, 8, 8), np.float32))
+    with torch.no_grad():
+        expected = graph(torch.from_numpy(face).permute(2, 0, 1)[None] / 127.5 - 1, noise)
+    expected = (expected[0].permute(1, 2, 0).numpy() + 1) * 127.5
+    assert np.abs(np.asarray(Image.open(tmp_path / "good.png")) - expected).max() <= 2
+
+
+def test_exported_file_restores_photos_without_importing_diffusers(tmp_path, tiny_checkpoint):
+    assert export(tiny_checkpoint, "--onnx", tmp_path / "restorer.onnx", "--steps", 1) == 0
+    face = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(face).save(tmp_path / "bad.png")
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('diffusers', 'peft', 'transformers')));"
+        "from flipnet.cli import main; main(sys.argv[1:])"
+    )
+    restore = [sys.executable, "-c", code, "restore", "bad.png", "-o", "out", "--model", "restorer.onnx"]
+    subprocess.run([*restore, "--aligned"], check=True, cwd=tmp_path)
+    assert np.asarray(Image.open(tmp_path / "out" / "bad.png")).shape == (64, 64, 3)
+    refused = subprocess.run(
+        [*restore, "--aligned", "--steps", "3", "--overwrite"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert refused.returncode == 2
+    assert "phi 1 and steps 1" in refused.stderr
+
+
+def test_stored_type_of_the_weights_changes_the_size_of_the_file(tmp_path, tiny_checkpoint):
+    for dtype in ("float32", "bfloat16"):
+        assert export(tiny_checkpoint, "--onnx", tmp_path / dtype, "--steps", 1, "--dtype", dtype) == 0
+        about = onnxruntime.InferenceSession(tmp_path / dtype).get_modelmeta().custom_metadata_map
+        assert about["licence"] == f"that of {tiny_checkpoint}"
+    # Beside the weights, of which most are halved, the tiny file holds a megabyte of names.
+    saved = (tmp_path / "float32").stat().st_size - (tmp_path / "bfloat16").stat().st_size
+    assert saved > 400_000
+
+
+def test_options_that_do_not_go_together_are_refused(tmp_path, tiny_checkpoint, capsys):
+    onnx, folder = tmp_path / "x.onnx", tmp_path / "folder"
+    for arguments, reason in (
+        ((), "give either --output or --onnx"),
+        (("-o", folder, "--onnx", onnx), "give either --output or --onnx"),
+        (("-o", folder, "--phi", 1), "works with any phi"),
+        (("--onnx", onnx, "--steps", "degradation=2"), "restores only"),
+    ):
+        assert export(tiny_checkpoint, *arguments) == 2
+        assert reason in " ".join(capsys.readouterr().err.split())
+    assert list(tmp_path.iterdir()) == []
