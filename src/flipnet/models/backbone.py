@@ -5,16 +5,24 @@ Source: FLIPNET's frozen base; diffusers' conventions for `scaling_factor`, `lat
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME as WEIGHTS_NAME
 from safetensors import SafetensorError
 from torch import Tensor
 
-from flipnet.checkpoints import CheckpointError, read_json
+from flipnet.checkpoints import CheckpointError, read_json, refuse_not_finite, tensor_shapes
 from flipnet.models.autoencoder import CompactAutoencoder
+
+LOADING_ERRORS: tuple[type[Exception], ...] = (
+    *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError),
+    *(ImportError, AssertionError, SafetensorError),
+)
+"""What configs that describe no model were seen to raise in diffusers."""
 
 VAE_CLASSES = {
     "AutoencoderKL": diffusers.AutoencoderKL,
@@ -26,18 +34,62 @@ VAE_CLASSES = {
 def load_component(folder: Path, classes: dict[str, Any]) -> Any:
     """Load a model in diffusers' folder layout whose class is one of `classes`, from safetensors alone.
 
-    Raises CheckpointError naming the folder when the class is another or the weights do not fit.
+    Raises CheckpointError naming the folder when the class is another or the weights do not fit: a tensor
+    missing, surplus, of another shape, or not finite.
     """
-    name = read_json(folder / "config.json").get("_class_name")
-    if name not in classes:
+    config = read_json(folder / "config.json")
+    name = config.get("_class_name")
+    if not isinstance(name, str) or name not in classes:
         raise CheckpointError(f"{folder}: holds a {name}, expected one of {', '.join(classes)}")
+    _refuse_another_size(classes[name], config, folder)
     try:
-        model = classes[name].from_pretrained(str(folder), use_safetensors=True, low_cpu_mem_usage=False)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{folder}: cannot be loaded as a {name}: {reason}") from error
+        model, loading = classes[name].from_pretrained(
+            str(folder), use_safetensors=True, low_cpu_mem_usage=False, output_loading_info=True
+        )
+    except LOADING_ERRORS as error:
+        raise CheckpointError(f"{folder}: cannot be loaded as a {name}: {one_line(error)}") from error
+    # diffusers only warns of these, and goes on with random weights.
+    for fault in ("missing", "unexpected", "mismatched"):
+        if keys := sorted(map(str, loading[f"{fault}_keys"])):
+            raise CheckpointError(f"{folder}: {fault} tensors, the first of {len(keys)} is {keys[0]}")
+    refuse_not_finite(model.state_dict(), folder)
     # Convolutions are three times faster on a CPU with the channels last.
     return model.to(memory_format=torch.channels_last)
+
+
+def _refuse_another_size(model_class: Any, config: dict[str, Any], folder: Path) -> None:
+    """Raise CheckpointError unless the weights file holds tensors as large as the config asks for.
+
+    No memory is taken for weights before, so that a config cannot ask for all there is. Names may differ: diffusers
+    renames those of its first years.
+    """
+    if config.get("quantization_config") is not None:
+        raise CheckpointError(f"{folder}: its weights are quantized, only plain ones are loaded")
+    stored = tensor_shapes(folder / WEIGHTS_NAME)[1]
+    try:
+        with torch.device("meta"):
+            state = model_class.from_config(config).state_dict()
+    except LOADING_ERRORS as error:
+        raise CheckpointError(
+            f"{folder}: its config.json describes no {model_class.__name__}: {one_line(error)}"
+        ) from error
+    for key in sorted(state.keys() & stored.keys()):
+        if tuple(state[key].shape) != stored[key]:
+            raise CheckpointError(
+                f"{folder}: {key} has shape {stored[key]}, config.json asks for {tuple(state[key].shape)}"
+            )
+    asked, held = sum(t.numel() for t in state.values()), sum(map(math.prod, stored.values()))
+    if asked != held:
+        odd = min(state.keys() ^ stored.keys())
+        raise CheckpointError(
+            f"{folder}: the tensors are not those that config.json asks for "
+            f"({held} numbers, not {asked}), see {odd}"
+        )
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's message on one line of at most 300 characters, or its kind if it has none."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def load_vae(folder: Path) -> Any:
@@ -52,26 +104,42 @@ def encode_latents(vae: Any, image: Tensor) -> Tensor:
     """
     encoded = vae.encode(image)
     raw = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-    mean, scale = _statistics(vae, raw)
-    return (raw - mean) * scale
+    return _normalised(vae, raw)
+
+
+def encode_with_features(vae: CompactAutoencoder, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Return what `encode_latents` and `encoder_features` return, for the price of one."""
+    features = vae.encoder.features(image)
+    return _normalised(vae, vae.encoder.head(features[-1])), features
 
 
 def decode_latents(vae: Any, latents: Tensor) -> Tensor:
     """Decode what `encode_latents` returned to (B, 3, H, W), meant for [-1, 1], not clamped."""
+    return vae.decode(raw_latents(vae, latents)).sample
+
+
+def raw_latents(vae: Any, latents: Tensor) -> Tensor:
+    """Undo the normalisation of `encode_latents`: what the VAE's own decoder takes."""
     mean, scale = _statistics(vae, latents)
-    return vae.decode(latents / scale + mean).sample
+    return latents / scale + mean
 
 
-def _statistics(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
+def _normalised(vae: Any, raw: Tensor) -> Tensor:
+    mean, scale = _statistics(vae, raw)
+    return (raw - mean) * scale
+
+
+def _statistics(vae: Any, like: Tensor) -> tuple[Tensor | float, Tensor | float]:
+    """Mean and factor of a VAE's raw latents; plain numbers where there is one for all channels."""
     config = vae.config
     if getattr(config, "latents_mean", None) is not None:
-        shape = (1, -1, 1, 1)
-        mean = torch.tensor(config.latents_mean, device=like.device, dtype=like.dtype).view(shape)
-        std = torch.tensor(config.latents_std, device=like.device, dtype=like.dtype).view(shape)
+        # Not made on the device: that would wait for all it has to do.
+        mean, std = (
+            torch.tensor(values, dtype=like.dtype).view(1, -1, 1, 1).to(like.device, non_blocking=True)
+            for values in (config.latents_mean, config.latents_std)
+        )
         return mean, 1 / std
-    scale = torch.tensor(getattr(config, "scaling_factor", 1.0), device=like.device, dtype=like.dtype)
-    shift = torch.tensor(getattr(config, "shift_factor", None) or 0.0, device=like.device, dtype=like.dtype)
-    return shift, scale
+    return getattr(config, "shift_factor", None) or 0.0, getattr(config, "scaling_factor", 1.0)
 
 
 def downscale_factor(vae: Any) -> int:
