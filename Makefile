@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two worker processes with one thread each beat one process with two threads on small tensors.
 TEST_WORKERS ?= 2
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/flipnet demo -o out/demo
@@ -22,6 +22,9 @@ format: $(VENV)/.ready-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.ready-docs
+	$(BIN)/mkdocs build --strict --site-dir out/site
+
 clean:
 	rm -rf $(VENV) out .pytest_cache .ruff_cache .mypy_cache
 
@@ -36,3 +39,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.ready-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $(VENV)/.ready $@
+
+$(VENV)/.ready-docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	touch $@
