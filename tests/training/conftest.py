@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +45,20 @@ def write_recipe(tmp_path, face_folder):
         return path
 
     return write
+
+
+@pytest.fixture
+def pair_shard(tmp_path, face_folder):
+    """A tar of clean/degraded pairs: each picture and a blurred copy of it."""
+    path = tmp_path / "pairs.tar"
+    with tarfile.open(path, "w") as tar:
+        for file in sorted(face_folder.iterdir()):
+            with Image.open(file) as image:
+                pictures = {"hq": image.copy(), "lq": image.filter(ImageFilter.GaussianBlur(2))}
+            for role, picture in pictures.items():
+                content = io.BytesIO()
+                picture.save(content, "webp", lossless=True)
+                info = tarfile.TarInfo(f"{file.stem}.{role}.webp")
+                info.size = len(content.getvalue())
+                tar.addfile(info, io.BytesIO(content.getvalue()))
+    return path

@@ -1,13 +1,10 @@
 """Every stage end to end at tiny size, each on what the one before it wrote."""
 
-import io
 import json
-import tarfile
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFilter
 from safetensors.torch import load_file
 
 from flipnet.config import RecipeError
@@ -129,23 +126,6 @@ def test_decoder_can_be_finished_without_moving_the_latents(tmp_path, stages, wr
     assert torch.equal(before.encode(image).latents, after.encode(image).latents)
     assert before.config.latents_std == after.config.latents_std
     assert (before(image) - after(image)).abs().max() > 1e-4
-
-
-@pytest.fixture
-def pair_shard(tmp_path, face_folder):
-    """A tar of clean/degraded pairs: each picture and a blurred copy of it."""
-    path = tmp_path / "pairs.tar"
-    with tarfile.open(path, "w") as tar:
-        for file in sorted(face_folder.iterdir()):
-            with Image.open(file) as image:
-                pictures = {"hq": image.copy(), "lq": image.filter(ImageFilter.GaussianBlur(2))}
-            for role, picture in pictures.items():
-                content = io.BytesIO()
-                picture.save(content, "webp", lossless=True)
-                info = tarfile.TarInfo(f"{file.stem}.{role}.webp")
-                info.size = len(content.getvalue())
-                tar.addfile(info, io.BytesIO(content.getvalue()))
-    return path
 
 
 DEGRADATION = """base = "{base}"

@@ -7,7 +7,7 @@ Source: our choice (docs/training-log.md), the place of Stable Diffusion's VAE i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from diffusers import ConfigMixin, ModelMixin
@@ -80,11 +80,12 @@ class ConvDecoder(nn.Module):
         self.ups = nn.ModuleList(nn.Conv2d(a, 4 * b, 3, padding=1) for a, b in pairwise(widths))
         self.head = nn.Conv2d(widths[-1], 3 * unshuffle**2, 3, padding=1)
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """Map latents to an image."""
+    def forward(self, latents: Tensor, enter_level: Callable[[int, Tensor], Tensor] | None = None) -> Tensor:
+        """Map latents to an image; `enter_level` may change what enters level 0 (coarsest), 1, ..."""
         x = self.stem(latents)
         for index, stage in enumerate(self.stages):
-            x = stage(x if index == 0 else F.pixel_shuffle(self.ups[index - 1](x), 2))
+            x = x if index == 0 else F.pixel_shuffle(self.ups[index - 1](x), 2)
+            x = stage(x if enter_level is None else enter_level(index, x))
         return F.pixel_shuffle(self.head(F.silu(x)), self.unshuffle)
 
 

@@ -3,6 +3,7 @@
 model_index.json
 vae/ unet/ scheduler/ face_encoder/     each in diffusers' own layout
 modes/<name>.safetensors                LoRA, hubs and tau of one mode
+decoders/<name>/                        where a mode has a decoder of its own
 """
 
 from __future__ import annotations
@@ -27,14 +28,19 @@ from flipnet import checkpoints, images
 from flipnet.checkpoints import CheckpointError
 from flipnet.models import flipnet as network_module
 from flipnet.models.backbone import (
+    LOADING_ERRORS,
     decode_latents,
     downscale_factor,
     encode_latents,
+    encode_with_features,
     load_component,
     load_vae,
+    one_line,
+    raw_latents,
 )
 from flipnet.models.face_encoder import FaceEncoder
 from flipnet.models.flipnet import Flipnet, load_mode
+from flipnet.models.mode_decoder import ModeDecoder
 from flipnet.pipelines.sampling import denoise, initial_noise
 
 SCHEDULERS = {
@@ -48,6 +54,9 @@ SCHEDULERS = {
         "UniPCMultistepScheduler",
     )
 }
+
+MAX_TIMESTEPS = 100_000
+"""Most training timesteps of a scheduler; every one of them costs memory. Our choice: a hundred times the usual."""
 
 
 @dataclass
@@ -69,6 +78,10 @@ class FlipnetPipeline(DiffusionPipeline):
         unet: the base.
         scheduler: a diffusers scheduler with the base's own prediction type.
         face_encoder: the BFR-oriented face embedding.
+
+    Attributes:
+        network: UNet, face encoder and modes as one.
+        decoders: decoders of the modes that have their own, by the mode's name.
     """
 
     model_cpu_offload_seq = "face_encoder->unet->vae"
@@ -79,6 +92,7 @@ class FlipnetPipeline(DiffusionPipeline):
         super().__init__()
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler, face_encoder=face_encoder)
         self.network = Flipnet(unet, face_encoder)
+        self.decoders: dict[str, ModeDecoder] = {}
         self.precision: Literal["auto", "bf16", "no"] = "auto"
 
     @property
@@ -90,6 +104,8 @@ class FlipnetPipeline(DiffusionPipeline):
         """Move all parts, tau included."""
         super().to(*args, **kwargs)
         self.network.adapters.to(self.device)
+        for decoder in self.decoders.values():
+            decoder.to(self.device)
         return self
 
     @classmethod
@@ -106,19 +122,25 @@ class FlipnetPipeline(DiffusionPipeline):
         index = checkpoints.read_json(folder / "model_index.json")
         if index.get("_class_name") != cls.__name__:
             raise CheckpointError(f"{folder}: model_index.json describes a {index.get('_class_name')}")
+        modes, decoders = (
+            checkpoints.plain_names(index, key, folder / "model_index.json") for key in ("modes", "decoders")
+        )
         pipeline = cls(
             vae=load_vae(folder / "vae"),
             unet=load_component(folder / "unet", {"UNet2DConditionModel": UNet2DConditionModel}),
             scheduler=load_scheduler(folder / "scheduler"),
             face_encoder=load_component(folder / "face_encoder", {"FaceEncoder": FaceEncoder}),
         )
-        for name in index.get("modes", []):
+        for name in modes:
             file = folder / "modes" / f"{name}.safetensors"
             if not file.is_file():
                 raise CheckpointError(f"{file}: missing, model_index.json lists this mode")
             load_mode(pipeline.network, name, file)
+        for name in decoders:
+            pipeline.decoders[name] = load_component(folder / "decoders" / name, {"ModeDecoder": ModeDecoder})
         pipeline.network.float().eval().requires_grad_(False)
-        pipeline.vae.float().eval().requires_grad_(False)
+        for part in (pipeline.vae, *pipeline.decoders.values()):
+            part.float().eval().requires_grad_(False)
         return pipeline
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -131,11 +153,13 @@ class FlipnetPipeline(DiffusionPipeline):
         dtype = kwargs.pop("dtype", None)
         if kwargs:
             raise TypeError(f"unexpected arguments {sorted(kwargs)}")
+        self.network.unfuse()
         target = Path(save_directory)
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         parts = {"vae": self.vae, "face_encoder": self.network.face_encoder.without_decoders()}
+        parts |= {f"decoders/{name}": decoder for name, decoder in self.decoders.items()}
         for name, part in parts.items():
             _cast_copy(part, dtype).save_pretrained(partial / name)
         network_module.save_base_unet(self.unet, partial / "unet", dtype)
@@ -146,6 +170,7 @@ class FlipnetPipeline(DiffusionPipeline):
             "_class_name": type(self).__name__,
             "_diffusers_version": diffusers.__version__,
             "modes": list(self.network.adapters),
+            "decoders": list(self.decoders),
             "vae": [
                 "flipnet" if type(self.vae).__module__.startswith("flipnet") else "diffusers",
                 type(self.vae).__name__,
@@ -154,7 +179,7 @@ class FlipnetPipeline(DiffusionPipeline):
             "scheduler": ["diffusers", type(self.scheduler).__name__],
             "face_encoder": ["flipnet", "FaceEncoder"],
         }
-        for config in partial.glob("*/config.json"):
+        for config in partial.rglob("config.json"):
             _forget_origin(config)
         (partial / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
         checkpoints.write_checksums(partial)
@@ -189,7 +214,7 @@ class FlipnetPipeline(DiffusionPipeline):
 
         Raises ValueError for a wrong size, φ or step count.
         """
-        faces = _as_tensor(image).to(self.device)
+        faces = as_faces(image).to(self.device)
         size = self.native_size_px
         if faces.shape[1:] != (3, size, size):
             raise ValueError(f"image must be {size}x{size} RGB, got a tensor of shape {tuple(faces.shape)}")
@@ -199,17 +224,9 @@ class FlipnetPipeline(DiffusionPipeline):
         if phi < 0 or num_inference_steps < 1:
             raise ValueError(f"need phi >= 0 and at least one step, got {phi} and {num_inference_steps}")
         generators = _generators(generator, len(faces))
-        with self._autocast():
-            latents = encode_latents(self.vae, faces)
-            condition = self.network.condition(latents, self.network.embed(faces), phi=phi)
-            noise = initial_noise(generators, tuple(latents.shape[1:]), self.device)
-            denoised = denoise(
-                lambda noisy, timestep: self.network(noisy, timestep, condition),
-                self.scheduler,
-                noise,
-                num_inference_steps,
-            )
-            decoded = decode_latents(self.vae, denoised).float()
+        latents, features = self.encode(faces)
+        denoised = self.denoise(latents, faces, generators, num_inference_steps, phi=phi)
+        decoded = self.decode(denoised, features, generators, phi=phi)
         result: Any = decoded.clamp(-1, 1)
         if output_type != "pt":
             result = images.tensor_to_uint8(decoded)
@@ -217,7 +234,63 @@ class FlipnetPipeline(DiffusionPipeline):
             result = [Image.fromarray(face) for face in result]
         return FlipnetPipelineOutput(images=result) if return_dict else (result,)
 
-    def _autocast(self) -> torch.autocast:
+    @torch.no_grad()
+    def encode(self, faces: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Encode condition faces (B, 3, S, S) in [-1, 1].
+
+        Returns their latents (B, L, h, w), and the encoder's features, finest first, where the decoder of the mode
+        in use looks at them; else none.
+        """
+        decoder = self.decoders.get(self.network.mode or "")
+        with self.autocast():
+            if decoder is not None and decoder.config.fuses:
+                return encode_with_features(self.vae, faces)
+            return encode_latents(self.vae, faces), []
+
+    @torch.no_grad()
+    def denoise(
+        self,
+        latents: Tensor,
+        faces: Tensor,
+        generators: Sequence[torch.Generator],
+        steps: int,
+        *,
+        phi: float = 1.0,
+    ) -> Tensor:
+        """Latents (B, L, h, w) that the mode in use makes of condition faces and their latents."""
+        with self.autocast():
+            condition = self.network.condition(latents, self.network.embed(faces), phi=phi)
+            noise = initial_noise(list(generators), tuple(latents.shape[1:]), self.device)
+            return denoise(
+                lambda noisy, timestep: self.network(noisy, timestep, condition),
+                self.scheduler,
+                noise,
+                steps,
+            )
+
+    @torch.no_grad()
+    def decode(
+        self,
+        latents: Tensor,
+        features: Sequence[Tensor] = (),
+        generators: Sequence[torch.Generator] | None = None,
+        *,
+        phi: float = 1.0,
+    ) -> Tensor:
+        """Decode latents of the mode in use to float32 (B, 3, S, S), meant for [-1, 1], not clamped.
+
+        `features` of the condition faces count with weight min(φ, 1), as the extra input channels do.
+        """
+        decoder = self.decoders.get(self.network.mode or "")
+        with self.autocast():
+            if decoder is None:
+                return decode_latents(self.vae, latents).float()
+            raw = raw_latents(self.vae, latents)
+            return decoder(
+                raw, features if phi > 0 else (), weight=min(phi, 1.0), generators=generators
+            ).float()
+
+    def autocast(self) -> torch.autocast:
         """bf16 autocast where the CPU multiplies bf16 in hardware, float32 elsewhere unless asked for."""
         kind = self.device.type
         wanted = self.precision == "bf16" or (self.precision == "auto" and (kind != "cpu" or cpu_has_bf16()))
@@ -231,10 +304,16 @@ def cpu_has_bf16() -> bool:
 
 def load_scheduler(folder: Path) -> Any:
     """Load a diffusers scheduler from its folder; CheckpointError when it is not one we know."""
-    name = checkpoints.read_json(folder / "scheduler_config.json").get("_class_name")
-    if name not in SCHEDULERS:
+    config = checkpoints.read_json(folder / "scheduler_config.json")
+    name, timesteps = config.get("_class_name"), config.get("num_train_timesteps", 1000)
+    if not isinstance(timesteps, int) or not 1 <= timesteps <= MAX_TIMESTEPS:
+        raise CheckpointError(f"{folder}: num_train_timesteps {timesteps!r} is outside 1 to {MAX_TIMESTEPS}")
+    if not isinstance(name, str) or name not in SCHEDULERS:
         raise CheckpointError(f"{folder}: holds a {name}, expected one of {', '.join(SCHEDULERS)}")
-    return SCHEDULERS[name].from_pretrained(str(folder))
+    try:
+        return SCHEDULERS[name].from_pretrained(str(folder))
+    except LOADING_ERRORS as error:
+        raise CheckpointError(f"{folder}: cannot be loaded as a {name}: {one_line(error)}") from error
 
 
 def _forget_origin(config: Path) -> None:
@@ -252,7 +331,8 @@ def _cast_copy(model: Any, dtype: torch.dtype | None) -> Any:
     return copy
 
 
-def _as_tensor(image: Any) -> Tensor:
+def as_faces(image: Any) -> Tensor:
+    """Turn PIL image(s), uint8 (B, S, S, 3) or (S, S, 3) RGB, or a tensor into float (B, 3, S, S) in [-1, 1]."""
     if isinstance(image, Tensor):
         return image if image.ndim == 4 else image[None]
     if isinstance(image, np.ndarray):

@@ -13,6 +13,7 @@ STAGE_MODULES = {
     "embedding": "flipnet.training.embedding",
     "association": "flipnet.training.embedding",
     "restoration": "flipnet.training.restoration",
+    "decoder": "flipnet.training.decoder",
     "degradation": "flipnet.training.degradation",
 }
 
@@ -32,6 +33,9 @@ def run_recipe(
     """
     recipe = load_recipe(recipe_path, overrides)
     module = importlib.import_module(STAGE_MODULES[recipe.stage])
-    from flipnet.training.loop import train
+    from flipnet.training.loop import start_processes, train
 
-    return train(recipe, module.build(recipe), output or Path("runs") / recipe_path.stem, resume=resume)
+    # The first process fills the caches; the others then find them filled.
+    with start_processes().main_process_first():
+        stage = module.build(recipe)
+    return train(recipe, stage, output or Path("runs") / recipe_path.stem, resume=resume)

@@ -99,7 +99,8 @@ def reconstruction_psnr(vae: CompactAutoencoder, faces: np.ndarray) -> float:
     values = []
     for face in faces:
         image = to_unit_range(torch.from_numpy(np.array(face)).permute(2, 0, 1)[None])
-        with torch.autocast("cpu", torch.bfloat16):
+        image = image.to(vae.device)
+        with torch.autocast(vae.device.type, torch.bfloat16):
             restored = vae(image)
         values.append(float(psnr(restored.float().clamp(-1, 1), image)))
     return float(np.mean(values))
@@ -110,7 +111,9 @@ def latent_statistics(vae: CompactAutoencoder, faces: np.ndarray) -> tuple[list[
     """Per-channel mean and standard deviation of the raw latents of uint8 (N, S, S, 3) faces."""
     latents = torch.cat(
         [
-            vae.encode(to_unit_range(torch.from_numpy(np.array(f)).permute(2, 0, 1)[None])).latents
+            vae.encode(
+                to_unit_range(torch.from_numpy(np.array(f)).permute(2, 0, 1)[None]).to(vae.device)
+            ).latents
             for f in faces
         ]
     )

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from flipnet.data.cache import DecodedFaces, fingerprint
-from flipnet.data.latents import cached_encoding, degraded_face
+from flipnet.data.latents import cached_degraded_faces, cached_encoding, degraded_face
 from flipnet.models.backbone import encode_latents
 from flipnet.models.face_encoder import FaceEncoder, as_tokens, prepare_face
+from flipnet.pipelines.pipeline import FlipnetPipeline
 from flipnet.training.objective import to_unit_range
+from flipnet.types import Mode
 
 
 def weights_fingerprint(*models: nn.Module) -> str:
@@ -86,6 +88,37 @@ class LqVariants:
             return torch.from_numpy(np.array(prepared[index : index + 1], np.float32))
 
         return cached_encoding(picture, len(self.faces), encode, self.cache, name)["embedding"]
+
+    def pixels(self, variant: int) -> np.ndarray:
+        """Return one variant itself, uint8 (N, S, S, 3)."""
+        name = f"degraded-{fingerprint(self.seed, *self.presets, *self.faces.keys)}-{variant:03d}"
+        return cached_degraded_faces(self.faces.pixels, self.presets, variant, self.seed, self.cache, name)
+
+    def restored_latents(self, pipeline: FlipnetPipeline, steps: int, variant: int) -> np.ndarray:
+        """Return the latents (N, L, h, w) that the restoration mode makes of one variant, before decoding.
+
+        Face number i starts from the noise of seed i.
+        """
+        pixels, network = self.pixels(variant), pipeline.network
+        network.activate(Mode.RESTORATION)
+
+        @torch.no_grad()
+        def restore(indices: Tensor) -> dict[str, Tensor]:
+            numbers = indices.flatten().tolist()
+            lq = torch.cat([_image(pixels[number]) for number in numbers])
+            generators = [torch.Generator().manual_seed(number) for number in numbers]
+            latents, _ = pipeline.encode(lq)
+            return {"latents": pipeline.denoise(latents, lq, generators, steps)}
+
+        parts = (pipeline.vae.encoder, network.unet, network.adapters, network.face_encoder)
+        name = f"restored-{fingerprint(weights_fingerprint(*parts), steps, self._fingerprint(pipeline.vae))}"
+        return cached_encoding(
+            lambda index: torch.tensor([[index]]),
+            len(self.faces),
+            restore,
+            self.cache,
+            f"{name}-{variant:03d}",
+        )["latents"]
 
     def _fingerprint(self, vae: Any) -> str:
         return fingerprint(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,11 @@ from torch.utils.data import Dataset
 from flipnet.config import AssociationConfig, DegradationConfig, EmbeddingConfig, Recipe
 from flipnet.data.datasets import DegradedFaceDataset, FaceSource
 from flipnet.data.degradation import preset
-from flipnet.models.backbone import encoder_features, load_vae
+from flipnet.images import tensor_to_uint8
+from flipnet.models.backbone import encoder_features
+from flipnet.models.base import load_base_vae
 from flipnet.models.face_encoder import FaceEncoder, PatchDiscriminator, as_tokens, prepare_face
-from flipnet.training.faces import load_faces
+from flipnet.training.faces import load_or_stream_faces
 from flipnet.training.loop import TrainingStage, seeded_batches
 from flipnet.training.objective import (
     association_loss,
@@ -26,6 +27,9 @@ from flipnet.training.objective import (
     psnr,
     to_unit_range,
 )
+from flipnet.training.run_log import Pictures
+
+PICTURED_FACES = 4
 
 
 class PreparedPairs(Dataset[dict[str, Tensor]]):
@@ -99,9 +103,10 @@ class AssociationObjective(nn.Module):
 def build(recipe: Recipe) -> TrainingStage:
     """Assemble stage I or stage II from its recipe."""
     objective: EmbeddingObjective | AssociationObjective
+    frozen: tuple[nn.Module, ...]
     if recipe.embedding is not None:
         config = recipe.embedding
-        vae = load_vae(Path(config.vae)).eval().requires_grad_(False)
+        vae = load_base_vae(config.vae).eval().requires_grad_(False)
         torch.manual_seed(recipe.run.seed)
         encoder = FaceEncoder(
             channels=config.channels,
@@ -111,21 +116,24 @@ def build(recipe: Recipe) -> TrainingStage:
             input_px=config.input_px,
         )
         objective, degradation = EmbeddingObjective(encoder, vae, config), config.degradation
+        frozen = (vae,)
     else:
         assert recipe.association is not None
         encoder = FaceEncoder.from_pretrained(recipe.association.face_encoder)
         objective = AssociationObjective(encoder, recipe.association)
-        degradation = recipe.association.degradation
-    train_faces, val_faces, weights = load_faces(recipe.data)
+        degradation, frozen = recipe.association.degradation, ()
+    train_faces, val_faces, draw = load_or_stream_faces(recipe.data)
     size = encoder.config.input_px
     dataset = PreparedPairs(train_faces, degradation, size)
     val = PreparedPairs(val_faces, degradation, size)
 
     return TrainingStage(
         objective,
-        seeded_batches(dataset, weights, recipe),
+        seeded_batches(dataset, draw, recipe),
         validate=lambda: evaluate_embedding(encoder, val),
         save=encoder.save_pretrained,
+        pictures=lambda: embedding_pictures(encoder, val),
+        frozen=frozen,
     )
 
 
@@ -134,17 +142,30 @@ def evaluate_embedding(encoder: FaceEncoder, pairs: PreparedPairs) -> dict[str, 
     """Reconstruction PSNR in dB of both auto-encoders, and the share of LQ patches whose most similar HQ patch
     of the same face is the one at their own place, in [0, 1]."""
     hq_psnr, lq_psnr, matched = [], [], []
+    device = encoder.device
     for index in range(len(pairs)):
         item = pairs[index, index]
-        hq, lq = to_unit_range(item["hq"])[None], to_unit_range(item["lq"])[None]
+        hq, lq = (to_unit_range(item[role].to(device))[None] for role in ("hq", "lq"))
         hq_map, lq_map = encoder.encode(hq, "hq"), encoder.encode(lq, "lq")
         hq_psnr.append(float(psnr(encoder.decode(hq_map, "hq").clamp(-1, 1), hq)))
         lq_psnr.append(float(psnr(encoder.decode(lq_map, "lq").clamp(-1, 1), lq)))
         similarity = F.normalize(as_tokens(lq_map), dim=-1) @ F.normalize(as_tokens(hq_map), dim=-1).mT
         best = similarity[0].argmax(1)
-        matched.append(float((best == torch.arange(len(best))).float().mean()))
+        matched.append(float((best.cpu() == torch.arange(len(best))).float().mean()))
     return {
         "hq_psnr_db": float(np.mean(hq_psnr)),
         "lq_psnr_db": float(np.mean(lq_psnr)),
         "patches_matched": float(np.mean(matched)),
     }
+
+
+def embedding_pictures(encoder: FaceEncoder, pairs: PreparedPairs) -> Pictures:
+    """Return the first validation faces beside what their own auto-encoder makes of them, HQ and LQ."""
+    rows = []
+    for index in range(min(PICTURED_FACES, len(pairs))):
+        item, row = pairs[index, index], []
+        for role in ("hq", "lq"):
+            face = to_unit_range(item[role].to(encoder.device))[None]
+            row += [face, encoder.decode(encoder.encode(face, role), role)]
+        rows.append(list(tensor_to_uint8(torch.cat(row))))
+    return Pictures(("HQ", "HQ again", "LQ", "LQ again"), rows)

@@ -22,6 +22,7 @@ from flipnet.training.mode_data import OFFLINE, ONLINE
 from flipnet.training.objective import (
     diffusion_target,
     estimated_clean,
+    min_snr_weights,
     perceptual_distance,
     sample_timesteps,
     to_unit_range,
@@ -82,11 +83,13 @@ class ModeObjective(nn.Module):
             config.timestep_mean,
             config.timestep_std,
             config.terminal_share,
-        ).to(device)
+        ).to(device, non_blocking=True)
         noisy = scheduler.add_noise(roles.target, noise, timesteps)
         prediction = self.network(noisy, timesteps, condition).float()
         target = diffusion_target(scheduler, roles.target, noise, timesteps)
         per_sample = F.mse_loss(prediction, target, reduction="none").mean((1, 2, 3))
+        if config.min_snr_gamma is not None:
+            per_sample = per_sample * min_snr_weights(scheduler, timesteps, config.min_snr_gamma)
         total = per_sample.mean()
         losses = {"ldm": total.detach(), **_by_kind(per_sample.detach(), batch.get("kind"))}
 
@@ -131,10 +134,11 @@ def crop_each(images: Tensor, corners: Tensor, side: int) -> Tensor:
 
 
 def _by_kind(per_sample: Tensor, kind: Tensor | None) -> dict[str, Tensor]:
+    """Means over the samples of either kind, NaN where a batch has none; no shape waits for the device."""
     if kind is None:
         return {}
     names = {"ldm_online": ONLINE, "ldm_offline": OFFLINE}
-    return {name: per_sample[kind == k].mean() for name, k in names.items() if (kind == k).any()}
+    return {name: (per_sample * (kind == k)).sum() / (kind == k).sum() for name, k in names.items()}
 
 
 def add_mode(pipeline: FlipnetPipeline, mode: Mode, config: ModeConfig, *, embeds: bool) -> None:

@@ -67,6 +67,24 @@ def estimated_clean(scheduler: Any, prediction: Tensor, noisy: Tensor, timesteps
     return prediction
 
 
+def min_snr_weights(scheduler: Any, timesteps: Tensor, gamma: float) -> Tensor:
+    """Return min-SNR-gamma's weights of the squared error at every timestep, (B,).
+
+    With SNR = ᾱ / (1 - ᾱ): min(SNR, γ) / SNR for noise, min(SNR, γ) / (SNR + 1) for velocity, min(SNR, γ) for
+    the clean latents, which all weigh the error of the clean latents by min(SNR, γ).
+    Source: Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy".
+    """
+    alpha_bar = scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+    snr = alpha_bar / (1 - alpha_bar)
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        # Written so that a last timestep without any signal, SNR 0, weighs 1.
+        return (gamma / snr).clamp(max=1)
+    if kind == "v_prediction":
+        return snr.clamp(max=gamma) / (snr + 1)
+    return snr.clamp(max=gamma)
+
+
 def perceptual_distance(features: Callable[[Tensor], list[Tensor]], a: Tensor, b: Tensor) -> Tensor:
     """Mean squared difference of channel-normalised features, averaged over levels.
 

@@ -45,6 +45,7 @@ class PriorObjective(nn.Module):
         clean = batch["latents"]
         noise = torch.randn_like(clean)
         timesteps = sample_timesteps(len(clean), self.scheduler.config.num_train_timesteps, 0.0, 1.3)
+        timesteps = timesteps.to(clean.device, non_blocking=True)
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
         extra = self.unet.config.in_channels - clean.shape[1]
         padded = (
@@ -76,9 +77,11 @@ def build(recipe: Recipe) -> TrainingStage:
 
     def validate() -> dict[str, float]:
         latents = torch.from_numpy(np.array(val[0], np.float32))
-        with torch.random.fork_rng(), torch.autocast("cpu", torch.bfloat16):
+        with torch.random.fork_rng(), torch.autocast(unet.device.type, torch.bfloat16):
             torch.manual_seed(0)
-            losses = [float(objective({"latents": part})["total"]) for part in latents.split(32)]
+            losses = [
+                float(objective({"latents": part.to(unet.device)})["total"]) for part in latents.split(32)
+            ]
         return {"val_loss": float(np.mean(losses))}
 
     def save(folder: Path) -> None:

@@ -1,0 +1,75 @@
+"""Stage "decoder" at tiny size, and its judges."""
+
+import pytest
+import torch
+from skimage.data import astronaut
+
+from flipnet.models.mode_decoder import ModeDecoder
+from flipnet.pipelines.pipeline import FlipnetPipeline
+from flipnet.training import run_recipe
+from flipnet.training.adversary import PerceptualNetwork, feature_distance, places
+from tiny import tiny_pipeline
+from two_modes import two_mode_pipeline
+
+TABLE = """base = "{base}"
+crop_px = 48
+perceptual_weight = 0.1
+adversarial_weight = 0.01
+"""
+
+
+def test_restorations_decoder_learns_and_is_saved(tmp_path, write_recipe):
+    base = tmp_path / "base"
+    tiny_pipeline().save_pretrained(base)
+    numbers = run_recipe(write_recipe("decoder", TABLE.format(base=base), steps=3), output=tmp_path / "run")
+    assert {"psnr_1", "sharp_1", "psnr_input"} <= numbers.keys()
+    decoder = FlipnetPipeline.from_pretrained(tmp_path / "run/final").decoders["restoration"]
+    assert decoder.config.fuses
+    # The fusions start at zero: they moved, so the LQ face reached the loss.
+    assert all(fusion.conv2.weight.abs().sum() > 0 for fusion in decoder.fusions)
+
+
+def test_a_base_that_has_a_decoder_goes_on_from_it(tmp_path, write_recipe):
+    pipeline = tiny_pipeline()
+    pipeline.decoders["restoration"] = ModeDecoder.from_vae(pipeline.vae, fuses=True)
+    torch.nn.init.constant_(pipeline.decoders["restoration"].fusions[0].conv2.weight, 0.25)
+    pipeline.save_pretrained(tmp_path / "base")
+    recipe = write_recipe("decoder", TABLE.format(base=tmp_path / "base"), steps=1)
+    run_recipe(recipe, output=tmp_path / "run")
+    decoder = FlipnetPipeline.from_pretrained(tmp_path / "run/final").decoders["restoration"]
+    assert decoder.fusions[0].conv2.weight.mean().item() == pytest.approx(0.25, abs=0.01)
+
+
+def test_degradations_decoder_learns_from_the_bad_pictures(tmp_path, write_recipe, pair_shard):
+    base = tmp_path / "base"
+    two_mode_pipeline().save_pretrained(base)
+    table = TABLE.format(base=base) + (
+        'mode = "degradation"\nfidelity_px = 8\n'
+        f'pairs = [{{layout = "shards", path = "{pair_shard}"}}]\n'
+        f'val_pairs = [{{layout = "shards", path = "{pair_shard}"}}]\n'
+    )
+    numbers = run_recipe(write_recipe("decoder", table, steps=3), output=tmp_path / "run")
+    assert numbers["grain_ratio"] > 0
+    decoder = FlipnetPipeline.from_pretrained(tmp_path / "run/final").decoders["degradation"]
+    assert any(strength.abs().sum() > 0 for strength in decoder.noise_strengths)
+
+
+def test_perceptual_features_tell_a_blurred_picture_from_a_brighter_one():
+    network = PerceptualNetwork()
+    face = astronaut()[32:160, 160:288]
+    image = torch.from_numpy(face.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+    blurred = torch.nn.functional.avg_pool2d(image, 5, 1, 2)
+    brighter = (image + (blurred - image).abs().mean()).clamp(-1, 1)
+    own = network(image)
+    assert [x.shape[-1] for x in own] == [image.shape[-1] // stride for stride in (4, 8, 16)]
+    assert feature_distance(own, own) == 0
+    assert feature_distance(network(blurred), own) > 2 * feature_distance(network(brighter), own)
+
+
+def test_places_run_from_corner_to_corner_of_the_face():
+    corners = torch.tensor([[0, 0], [32, 16]])
+    place = places(corners, 32, 64)
+    assert place.shape == (2, 2, 32, 32)
+    assert place[0, :, 0, 0].tolist() == [-1.0, -1.0]
+    assert place[1, 1, -1, 0] == pytest.approx(1.0)
+    assert place[1, 0, 0, 0] == pytest.approx(16 / 63 * 2 - 1)
