@@ -12,10 +12,10 @@ PACKAGE = Path(__file__).parents[1] / "src" / "flipnet"
 # Lower never imports higher. What is on one line may import each other, but not in a cycle.
 LAYERS = (
     ("types",),
-    ("images", "deep_images", "config", "checkpoints"),
+    ("images", "deep_images", "xmp", "provenance", "config", "checkpoints"),
     ("data", "faces"),
     ("models",),
-    ("pipelines",),
+    ("pipelines", "video"),
     ("training", "evaluation", "distributed"),
     ("commands", "cli", "web", "__main__"),
 )

@@ -61,7 +61,7 @@ def test_help_lists_the_commands(run_cli):
         (["--phi", "nan"], "--phi"),
         (["--steps", "0"], "--steps"),
         (["--blend", "-0.1"], "--blend"),
-        (["--faces", "both"], "'both' is not one of 'all', 'largest', 'center'"),
+        (["--faces", "both"], "'both' is not all, largest, center, or numbers"),
         (["--upscale", "0"], "--upscale"),
         (["--format", "gif"], "--format"),
         (["--quality", "101"], "--quality"),

@@ -4,7 +4,11 @@ import pytest
 
 from flipnet.config import RecipeError, load_recipe
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
+RECIPES = sorted(
+    path
+    for path in (Path(__file__).parents[1] / "recipes").glob("*.toml")
+    if not path.stem.startswith("benchmark-")
+)
 MINIMAL = """stage = "autoencoder"
 [data]
 train = ["a"]

@@ -18,6 +18,7 @@ from flipnet.types import FlipnetError
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
+PredictionType = Literal["epsilon", "v_prediction"]
 
 
 class RecipeError(FlipnetError):
@@ -39,6 +40,10 @@ class DataConfig(_Table):
         source_weights: how often a source is drawn relative to its share (key prefix -> factor).
         group_power: 0 draws groups in proportion to their size, 1 draws every group equally often.
         cache: folder for decoded faces and latents, reused by later stages.
+        crop_to_square: cut the central square out of images that are not square, in place of refusing them.
+        streaming: read faces while training goes on, every face once per epoch, from files or any fsspec URL;
+            nothing is decoded beforehand. For stages that degrade online.
+        shuffle_buffer: faces that streaming draws the next one from; shards come in random order beside that.
     """
 
     train: tuple[str, ...] = ()
@@ -47,10 +52,31 @@ class DataConfig(_Table):
     source_weights: dict[str, NonNegative] = {}
     group_power: Fraction = 0.0
     cache: str = "runs/cache"
+    crop_to_square: bool = False
+    streaming: bool = False
+    shuffle_buffer: Positive = 10_000
+
+    @model_validator(mode="after")
+    def _streaming_has_no_weights(self) -> DataConfig:
+        if self.streaming and (self.source_weights or self.group_power):
+            raise ValueError(
+                "streaming takes every face once per epoch, so leave out source_weights and group_power"
+            )
+        if not self.streaming and any("://" in location for location in self.train + self.val):
+            raise ValueError("faces behind URLs need streaming = true")
+        return self
 
 
 class OptimConfig(_Table):
-    """AdamW with linear warm-up, cosine decay to zero, gradient clipping by norm and EMA of the weights."""
+    """AdamW with linear warm-up, cosine decay to zero, gradient clipping by norm and EMA of the weights.
+
+    Attributes:
+        steps: optimiser steps of the whole run.
+        batch_size: samples per process and backward pass; an optimiser step sees batch_size *
+            gradient_accumulation * processes of them.
+        learning_rate: after the warm-up, whatever the number of processes.
+        optimizer: "adamw8bit" keeps its state in 8 bits, needs bitsandbytes and a GPU.
+    """
 
     steps: Positive
     batch_size: Positive
@@ -61,6 +87,7 @@ class OptimConfig(_Table):
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
     gradient_accumulation: Positive = 1
     ema_decay: Fraction = 0.999
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
 
 
 class RunConfig(_Table):
@@ -70,7 +97,11 @@ class RunConfig(_Table):
         precision: "bf16" is autocast; "no" is float32.
         checkpoint_minutes: minutes between resumable checkpoints.
         validate_every, log_every: in optimiser steps.
-        tracker: an accelerate tracker's name, or None.
+        checkpoints_total_limit: the newest so many checkpoints are kept.
+        workers: data loading processes per process; 0 loads in the process itself.
+        tracker: where curves and validation pictures go beside log.jsonl.
+        gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
+        compile: run torch.compile on the networks.
     """
 
     seed: int = 0
@@ -80,7 +111,9 @@ class RunConfig(_Table):
     validate_every: Positive = 500
     log_every: Positive = 10
     workers: Annotated[int, Field(ge=0)] = 0
-    tracker: str | None = "tensorboard"
+    tracker: Literal["tensorboard", "wandb", "mlflow", "none"] = "tensorboard"
+    gradient_checkpointing: bool = False
+    compile: bool = False
 
 
 class DegradationConfig(_Table):
@@ -189,6 +222,8 @@ class ModeConfig(_Table):
         terminal_share: share of samples at the last timestep, where sampling starts and a one-step restoration
             ends (our choice: measured in docs/training-log.md).
         context_tokens: M of Adapter tau (77 for Stable Diffusion 2.1); by default the number of face tokens.
+        min_snr_gamma: weigh L_ldm over timesteps by min-SNR with this gamma (5 in its paper); None weighs all
+            alike.
         default_steps: denoising steps that the finished mode takes unless told otherwise.
     """
 
@@ -202,6 +237,7 @@ class ModeConfig(_Table):
     timestep_std: NonNegative = 1.0
     terminal_share: Fraction = 0.0
     context_tokens: Positive | None = None
+    min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
     default_steps: Positive = 4
 
 
@@ -209,8 +245,10 @@ class RestorationConfig(ModeConfig):
     """Restoration mode: LoRA, hubs and tau on a base, L_rm = L_ldm + mse_weight L_mse + perceptual_weight L_p.
 
     Attributes:
-        base: folder with `vae`, `unet` and `scheduler` in diffusers' layout.
-        face_encoder: folder that stage II wrote.
+        base: folder in diffusers' layout with `vae`, `unet` and `scheduler`, hub id of one, .safetensors file in
+            Stable Diffusion's original layout, or pipeline of flipnet's, whose other modes stay in the result.
+        prediction_type: of a single-file base, which does not say itself.
+        face_encoder: folder that stage II wrote, for a bare base.
         train_base: also train the base (our choice for the compact model, whose prior is small); the paper
             keeps it frozen.
         condition_init: the extra input channels start as this share of the weights that read the noised
@@ -227,7 +265,8 @@ class RestorationConfig(ModeConfig):
     """
 
     base: str
-    face_encoder: str
+    prediction_type: PredictionType | None = None
+    face_encoder: str | None = None
     train_base: bool = False
     condition_init: NonNegative = 0.0
     base_learning_rate_scale: NonNegative = 1.0
@@ -264,11 +303,54 @@ class PairSourceConfig(_Table):
     key_weights: dict[str, NonNegative] = {}
 
 
+class DecoderConfig(_Table):
+    """A decoder of a mode's own: L1 + gradient_weight * L1 of gradients + perceptual + adversarial terms.
+
+    Attributes:
+        base: folder of a pipeline with the mode; UNet, VAE and mode stay as they are. Where it has such a decoder
+            already, training goes on from that, else from the VAE's own.
+        mode: whose decoder it is. Restoration's looks at the LQ face and learns from faces; degradation's adds
+            noise and learns from the LQ pictures of `pairs`.
+        crop_px: side of the random training crops.
+        fidelity_px: L1 and gradients compare means of squares of this side, so that finer grain is free.
+        perceptual_weight: of the distance in a frozen network's features (see `training.adversary`).
+        perceptual_halved: take that distance at half size too, and the mean of both.
+        adversarial_weight: of the discriminators' verdict; 0 trains without any.
+        lq_variants: restoration: degraded variants per face, cached together with the latents restored from them.
+        denoising_steps: restoration: steps that those latents are restored with.
+        degradation: restoration: the online naive recipe.
+        validation_preset: restoration: degradation of the validation faces.
+        pairs, val_pairs: degradation: real clean/degraded pairs.
+    """
+
+    base: str
+    mode: Literal["restoration", "degradation"] = "restoration"
+    crop_px: Positive = 192
+    fidelity_px: Positive = 1
+    gradient_weight: NonNegative = 0.5
+    perceptual_weight: NonNegative = 0.2
+    perceptual_halved: bool = True
+    adversarial_weight: NonNegative = 0.0
+    lq_variants: Positive = 2
+    denoising_steps: Positive = 1
+    degradation: DegradationConfig = DegradationConfig()
+    validation_preset: str = "medium"
+    pairs: tuple[PairSourceConfig, ...] = ()
+    val_pairs: tuple[PairSourceConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _degradation_has_pairs(self) -> DecoderConfig:
+        if (self.mode == "degradation") != bool(self.pairs and self.val_pairs):
+            raise ValueError("pairs and val_pairs belong to mode 'degradation', and to it alone")
+        return self
+
+
 class DegradationModeConfig(ModeConfig):
     """Degradation mode: LoRA, hubs and the null context on a frozen base, L_ldm only (FLIPNET, "Losses").
 
     Attributes:
-        base: folder of a pipeline whose base and VAE the mode shares.
+        base: folder of a pipeline whose base and VAE the mode shares, or a bare base as restoration takes it.
+        prediction_type, face_encoder: for a bare base, as in restoration.
         pairs, val_pairs: real clean/degraded pairs.
         crop_px: side of the random square crops.
         window: range of the factor on the side of what is cut out and scaled to crop_px.
@@ -276,6 +358,8 @@ class DegradationModeConfig(ModeConfig):
     """
 
     base: str
+    prediction_type: PredictionType | None = None
+    face_encoder: str | None = None
     pairs: tuple[PairSourceConfig, ...]
     val_pairs: tuple[PairSourceConfig, ...]
     crop_px: Positive = 384
@@ -284,7 +368,9 @@ class DegradationModeConfig(ModeConfig):
     flip_vertical: bool = False
 
 
-Stage = Literal["autoencoder", "prior", "embedding", "association", "restoration", "degradation"]
+Stage = Literal["autoencoder", "prior", "embedding", "association", "restoration", "decoder", "degradation"]
+STREAMING_STAGES = ("embedding", "association", "restoration")
+"""Stages that degrade online and so can read their faces while they train."""
 
 
 class Recipe(_Table):
@@ -299,6 +385,7 @@ class Recipe(_Table):
     embedding: EmbeddingConfig | None = None
     association: AssociationConfig | None = None
     restoration: RestorationConfig | None = None
+    decoder: DecoderConfig | None = None
     degradation: DegradationModeConfig | None = None
 
     @model_validator(mode="after")
@@ -307,8 +394,13 @@ class Recipe(_Table):
         given = [name for name in tables if getattr(self, name) is not None]
         if given != [self.stage]:
             raise ValueError(f"stage is '{self.stage}' but the stage tables given are {given}")
-        if self.stage != "degradation" and not (self.data.train and self.data.val):
+        has_pairs = self.stage == "degradation" or (self.decoder is not None and bool(self.decoder.pairs))
+        if not has_pairs and not (self.data.train and self.data.val):
             raise ValueError(f"data.train and data.val: stage '{self.stage}' needs faces")
+        if self.data.streaming and self.stage not in STREAMING_STAGES:
+            raise ValueError(f"data.streaming: stage '{self.stage}' trains on decoded faces")
+        if self.data.streaming and self.restoration is not None and self.restoration.lq_variants:
+            raise ValueError("data.streaming: variants are not cached, so set restoration.lq_variants = 0")
         return self
 
 
@@ -321,7 +413,7 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecipeError(f"{path}: not a valid TOML recipe: {error}") from error
     for override in overrides:
         _apply_override(content, override)

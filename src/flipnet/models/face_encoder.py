@@ -40,6 +40,8 @@ class FaceEncoder(ModelMixin, ConfigMixin):
         with_decoders: bool = True,
     ) -> None:
         super().__init__()
+        if not isinstance(input_px, int) or input_px < 1:
+            raise ValueError(f"input_px {input_px!r} is no number of pixels")
         self.encoders = nn.ModuleDict(
             {q: ConvEncoder(channels, blocks, unshuffle, embedding_dim) for q in ("hq", "lq")}
         )
