@@ -11,7 +11,7 @@ demo: $(VENV)/.ready
 	$(BIN)/flipnet demo -o out/demo
 
 test: $(VENV)/.ready-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) $(TEST_OPTIONS) $(TESTS)
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
