@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,9 @@ CHECKSUMS = "sha256.json"
 
 PICKLE_SUFFIXES = frozenset({".bin", ".ckpt", ".dill", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
 """Suffixes of files that are, or are used as, Python pickles, which run code when they are loaded."""
+
+STORED_TYPES = ("F16", "BF16", "F32", "F64")
+"""Types of tensors that are read; others are no weights, or quantized ones."""
 
 _PLAIN_NAME = re.compile(r"\w[\w-]*", re.ASCII)
 
@@ -46,8 +50,8 @@ def resolve(name_or_path: str | Path) -> Path:
         name_or_path: the name of a bundled model, a local folder, or a hub id "owner/name", which alone makes
             this function use the network.
 
-    Raises CheckpointError when nothing is found, a bundled file is damaged, or the folder holds a pickle or a
-    link that leads out of it.
+    Raises CheckpointError when nothing is found, a bundled file is damaged, or the folder holds a pickle, a pipe
+    or device, or a link that leads out of it.
     """
     text = str(name_or_path)
     if text in bundled_names():
@@ -85,7 +89,7 @@ def from_hub(
 
 
 def _refuse_foreign_files(folder: Path) -> None:
-    """Raise CheckpointError for a pickle, and for a link that leads out of the folder."""
+    """Raise CheckpointError for a pickle, a pipe or device, and a link that leads out of the folder."""
     root = folder.resolve()
     # The hub's cache keeps a snapshot's files as links into its own folder of blobs.
     blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
@@ -94,7 +98,11 @@ def _refuse_foreign_files(folder: Path) -> None:
             raise CheckpointError(f"{path}: a pickle, which could run any code; only safetensors are loaded")
         if path.name.endswith(".safetensors.index.json"):
             raise CheckpointError(f"{path}: weights in several files, each part must have one")
-        if path.is_symlink():
+        kind = path.lstat().st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind) or stat.S_ISLNK(kind)):
+            # Opening a pipe waits for ever.
+            raise CheckpointError(f"{path}: neither a file nor a folder")
+        if stat.S_ISLNK(kind):
             target = Path(os.path.realpath(path))
             if not (target.is_relative_to(root) or target.is_relative_to(blobs)):
                 raise CheckpointError(f"{path}: a link that leads out of the checkpoint, to {target}")
@@ -103,7 +111,8 @@ def _refuse_foreign_files(folder: Path) -> None:
 def plain_names(index: Mapping[str, Any], key: str, source: Path) -> list[str]:
     """Return a list of names from a JSON object, [] if `key` is absent; names are parts of file names.
 
-    Raises CheckpointError naming `source` for anything but letters, digits, "_" and "-".
+    Raises CheckpointError naming `source` for anything but letters, digits, "_" and "-", and for a name that comes
+    twice.
     """
     names = index.get(key, [])
     if not isinstance(names, list):
@@ -111,18 +120,24 @@ def plain_names(index: Mapping[str, Any], key: str, source: Path) -> list[str]:
     for name in names:
         if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name):
             raise CheckpointError(f"{source}: '{key}' holds {name!r}, which is no plain name")
+    if len(set(names)) < len(names):
+        raise CheckpointError(f"{source}: '{key}' holds a name more than once")
     return names
 
 
 def tensor_shapes(file: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
     """Return (metadata, shape of every tensor) of a safetensors file; only its header is read.
 
-    Raises CheckpointError naming the file when it is missing, truncated or no safetensors file.
+    Raises CheckpointError naming the file when it is missing, truncated or no safetensors file, or holds tensors of
+    a type that is not in `STORED_TYPES`.
     """
     try:
         with safe_open(file, "np") as opened:
-            shapes = {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
-            return opened.metadata() or {}, shapes
+            stored = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118
+            for key, tensor in stored.items():
+                if (dtype := tensor.get_dtype()) not in STORED_TYPES:
+                    raise CheckpointError(f"{file}: tensor {key} is of type {dtype}, no plain weights")
+            return opened.metadata() or {}, {key: tuple(part.get_shape()) for key, part in stored.items()}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{file}: no whole safetensors file ({error})") from error
 

@@ -18,6 +18,7 @@ from flipnet.types import FlipnetError
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
+Quality = Annotated[int, Field(ge=1, le=100)]
 PredictionType = Literal["epsilon", "v_prediction"]
 
 
@@ -303,6 +304,48 @@ class PairSourceConfig(_Table):
     key_weights: dict[str, NonNegative] = {}
 
 
+class StorageConfig(_Table):
+    """What becomes of the LQ pictures of pairs beyond what the pairs show (see `data.storage`); off by default.
+
+    Attributes:
+        small_share: probability that a picture is stored small and enlarged again.
+        small_factor: it is shrunk by 1 to this, log-uniformly, averaging areas.
+        jpeg_share: probability that the small picture is compressed.
+        jpeg_quality: range of the quality that it then gets.
+        gray_share: probability that it is turned gray first.
+        tint_share: probability that a gray picture is tinted as paper that yellowed.
+        tint: how much red is above and blue below gray at most, as a share of it.
+    """
+
+    small_share: Fraction = 0.0
+    small_factor: Annotated[float, Field(ge=1)] = 4.0
+    jpeg_share: Fraction = 0.7
+    jpeg_quality: tuple[Quality, Quality] = (30, 95)
+    gray_share: Fraction = 0.0
+    tint_share: Fraction = 0.5
+    tint: Fraction = 0.2
+
+    @model_validator(mode="after")
+    def _range_is_a_range(self) -> StorageConfig:
+        if self.jpeg_quality[0] > self.jpeg_quality[1]:
+            raise ValueError(f"jpeg_quality must be [low, high], got {list(self.jpeg_quality)}")
+        return self
+
+
+class TogetherConfig(ModeConfig):
+    """A mode trained together with its decoder, end to end through the few steps it is used with.
+
+    Attributes:
+        lora_rank, lora_convolutions: the mode's LoRA is widened to this, keeping what it does; the base stays
+            frozen.
+        ldm_weight: of L_ldm on the same faces at every timestep, so that many steps go on working.
+        learning_rate_scale: factor on the learning rate of the mode's own parameters.
+    """
+
+    ldm_weight: NonNegative = 1.0
+    learning_rate_scale: NonNegative = 0.3
+
+
 class DecoderConfig(_Table):
     """A decoder of a mode's own: L1 + gradient_weight * L1 of gradients + perceptual + adversarial terms.
 
@@ -316,11 +359,17 @@ class DecoderConfig(_Table):
         perceptual_weight: of the distance in a frozen network's features (see `training.adversary`).
         perceptual_halved: take that distance at half size too, and the mean of both.
         adversarial_weight: of the discriminators' verdict; 0 trains without any.
+        identity_weight: restoration: of the distance between made and true faces to `identity_network`, the
+            safetensors file of `training.recognition`; 0 needs no file.
+        face_share: restoration: share of the crops that are the middle of the face, where identity is looked at;
+            `crop_px` is then its side.
+        together: restoration: train the mode as well; without it, latents are cached.
         lq_variants: restoration: degraded variants per face, cached together with the latents restored from them.
         denoising_steps: restoration: steps that those latents are restored with.
         degradation: restoration: the online naive recipe.
         validation_preset: restoration: degradation of the validation faces.
         pairs, val_pairs: degradation: real clean/degraded pairs.
+        storage: degradation: what becomes of their LQ pictures, as in the mode's own stage.
     """
 
     base: str
@@ -331,17 +380,28 @@ class DecoderConfig(_Table):
     perceptual_weight: NonNegative = 0.2
     perceptual_halved: bool = True
     adversarial_weight: NonNegative = 0.0
+    identity_weight: NonNegative = 0.0
+    identity_network: str | None = None
+    face_share: Fraction = 0.0
+    together: TogetherConfig | None = None
     lq_variants: Positive = 2
     denoising_steps: Positive = 1
     degradation: DegradationConfig = DegradationConfig()
     validation_preset: str = "medium"
     pairs: tuple[PairSourceConfig, ...] = ()
     val_pairs: tuple[PairSourceConfig, ...] = ()
+    storage: StorageConfig = StorageConfig()
 
     @model_validator(mode="after")
     def _degradation_has_pairs(self) -> DecoderConfig:
         if (self.mode == "degradation") != bool(self.pairs and self.val_pairs):
             raise ValueError("pairs and val_pairs belong to mode 'degradation', and to it alone")
+        if self.identity_weight and not self.identity_network:
+            raise ValueError("identity_weight needs identity_network")
+        if self.mode == "degradation" and (self.identity_weight or self.together):
+            raise ValueError("identity_weight and together belong to mode 'restoration'")
+        if self.mode == "restoration" and self.storage != StorageConfig():
+            raise ValueError("storage belongs to mode 'degradation'")
         return self
 
 
@@ -355,6 +415,10 @@ class DegradationModeConfig(ModeConfig):
         crop_px: side of the random square crops.
         window: range of the factor on the side of what is cut out and scaled to crop_px.
         flip_horizontal, flip_vertical: mirror half of the crops.
+        storage: what becomes of the LQ pictures beyond what the pairs show.
+        code: tell the network how bad the picture is that it shall make, by the code measured of each pair (see
+            `data.degradation_code`), and draw codes when it is used. A base whose mode has a code keeps it.
+        code_bank: training items whose codes are kept to draw from.
     """
 
     base: str
@@ -366,6 +430,9 @@ class DegradationModeConfig(ModeConfig):
     window: tuple[float, float] = (1.0, 1.0)
     flip_horizontal: bool = True
     flip_vertical: bool = False
+    storage: StorageConfig = StorageConfig()
+    code: bool = False
+    code_bank: Annotated[int, Field(ge=2)] = 2048
 
 
 Stage = Literal["autoencoder", "prior", "embedding", "association", "restoration", "decoder", "degradation"]

@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from flipnet.config import StorageConfig
+from flipnet.data.degradation_code import NAMES, degradation_code
 from flipnet.data.pair_layouts import LAYOUTS, index_pairs
 from flipnet.data.pairs import PairSource, TrainingPairs
 from flipnet.data.sampling import SeededBatches
@@ -220,6 +222,21 @@ def test_same_seed_same_item(tmp_path):
     pairs = TrainingPairs([PairSource("shards", gradient_pair(tmp_path))], 24, window=(1, 2))
     torch.testing.assert_close(pairs[0, 5], pairs[0, 5])
     assert not torch.equal(pairs[0, 5]["hq"], pairs[0, 6]["hq"])
+
+
+def test_storing_changes_the_bad_side_alone_and_the_code_tells(tmp_path):
+    source = PairSource("shards", gradient_pair(tmp_path))
+    plain = TrainingPairs([source], 24)
+    stored = TrainingPairs([source], 24, storage=StorageConfig(gray_share=1.0, small_share=1.0))
+    off = TrainingPairs([source], 24, storage=StorageConfig())
+    for seed in range(5):
+        torch.testing.assert_close(off[0, seed], plain[0, seed])
+        assert torch.equal(stored[0, seed]["hq"], plain[0, seed]["hq"])
+        assert torch.equal(stored[0, seed]["lq"], stored[0, seed]["lq"])
+        saturation = NAMES.index("saturation")
+        assert stored[0, seed]["code"][saturation] < 0.5 < plain[0, seed]["code"][saturation]
+        hq, lq = (stored[0, seed][role].permute(1, 2, 0).numpy() for role in ("hq", "lq"))
+        np.testing.assert_array_equal(stored[0, seed]["code"], degradation_code(hq, lq))
 
 
 def test_small_pictures_are_enlarged_and_windows_reduced(tmp_path):

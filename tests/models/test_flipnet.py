@@ -1,6 +1,8 @@
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from flipnet.models.adapter import Adapter
 from flipnet.models.boosthub import hub_processors
@@ -20,13 +22,13 @@ def tiny_network(*, concatenates=True):
     return Flipnet(tiny_unet(concatenates=concatenates), tiny_encoder()).eval()
 
 
-def predict(network, phi=1.0, seed=0):
+def predict(network, phi=1.0, seed=0, code=None):
     generator = torch.Generator().manual_seed(seed)
     latents = torch.randn(2, 4, 8, 8, generator=generator)
     embedding = torch.randn(2, 16, 12, generator=generator) if network.adapters[network.mode].embeds else None
     noisy = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(99))
     with torch.no_grad():
-        return network(noisy, 500, network.condition(latents, embedding, phi=phi))
+        return network(noisy, 500, network.condition(latents, embedding, phi=phi, code=code))
 
 
 def test_roles_flip_with_the_mode():
@@ -207,3 +209,118 @@ def test_stable_diffusion_21_size():
     trainable = {n: p.numel() for n, p in network.named_parameters() if p.requires_grad}
     assert sum(trainable.values()) == lora + hubs + tau
     assert all("lora_" in n or ".hubs." in n or n.startswith("adapters.") for n in trainable)
+
+
+def coded(pipeline):
+    """A degradation mode with codes of 3 numbers, five of which are known, whose weights do something."""
+    network = pipeline.network
+    network.add_mode("degradation", lora_rank=4, rotary=True, context_tokens=16, embeds=False, code_dim=3)
+    for parameter in network.mode_parameters("degradation"):
+        torch.nn.init.normal_(parameter, std=0.1)
+    network.tau("degradation").set_codes(torch.randn(5, 3) * torch.tensor([1.0, 5.0, 0.0]) + 2)
+    return network
+
+
+def test_a_code_changes_nothing_before_it_is_learnt_and_the_prediction_after(pipeline):
+    network = pipeline.network
+    before = predict(network)
+    network.add_code("restoration", 3)
+    code = torch.tensor([[1.0, -1.0, 0.5], [0.0, 2.0, 0.0]])
+    assert torch.equal(predict(network, code=code), before)
+    torch.nn.init.normal_(network.tau("restoration").code_out.weight, std=0.5)
+    first, second = predict(network, code=code), predict(network, code=code.flip(0))
+    assert (first - second).abs().max() > 1e-3
+    # Sample by sample, and the hook is at rest between predictions.
+    assert torch.equal(predict(network, code=code[:1].expand(2, -1))[0], first[0])
+    emb = network.unet.time_embedding(torch.zeros(1, 16))
+    torch.testing.assert_close(network.unet.time_embedding.forward(torch.zeros(1, 16)), emb)
+
+
+def test_the_condition_pass_does_not_see_the_code(pipeline):
+    network = coded(pipeline)
+    latents = torch.randn(1, 4, 8, 8)
+    recorded = [
+        network.condition(latents, None, code=code).features for code in (torch.zeros(1, 3), torch.ones(1, 3))
+    ]
+    assert recorded[0].states
+    for layer, state in recorded[0].states.items():
+        assert torch.equal(state, recorded[1].states[layer])
+
+
+def test_codes_are_for_modes_that_have_them(pipeline):
+    with pytest.raises(ValueError, match="'restoration' takes codes of 0 numbers"):
+        predict(pipeline.network, code=torch.zeros(2, 3))
+    coded(pipeline)
+    with pytest.raises(ValueError, match="'degradation' takes codes of 3 numbers, got None"):
+        predict(pipeline.network)
+
+
+def test_the_first_codes_say_what_normal_is(pipeline):
+    tau = coded(pipeline).tau("degradation")
+    torch.testing.assert_close(tau.codes.mean(0), torch.zeros(3))
+    torch.testing.assert_close(tau.codes.std(0)[:2], torch.ones(2))
+    assert tau.codes[:, 2].abs().max() < 1e-6  # what never varies does not explode
+    torch.testing.assert_close(tau.normalised(tau.code_mean[None]), torch.zeros(1, 3))
+    mean = tau.code_mean.clone()
+    tau.set_codes(torch.zeros(2, 3))
+    assert torch.equal(tau.code_mean, mean)
+    torch.testing.assert_close(tau.codes, (-mean / tau.code_std).expand(2, -1))
+
+
+def test_a_mode_with_codes_round_trips(tmp_path, pipeline):
+    network = coded(pipeline)
+    want = predict(network, code=network.tau("degradation").codes[:2])
+    pipeline.save_pretrained(tmp_path / "two")
+    again = FlipnetPipeline.from_pretrained(tmp_path / "two").network
+    again.activate("degradation")
+    assert torch.equal(again.tau("degradation").codes, network.tau("degradation").codes)
+    torch.testing.assert_close(predict(again, code=again.tau("degradation").codes[:2]), want)
+    assert (again.code_dim("restoration"), again.code_dim("degradation"), again.code_dim("no")) == (0, 3, 0)
+
+
+@pytest.mark.parametrize(
+    ("key", "shape"),
+    [
+        ("tau.codes", (0, 3)),
+        ("tau.codes", (5, 4)),
+        ("tau.codes", (15,)),
+        ("tau.code_in.weight", (64, 2)),
+        ("tau.code_in.weight", (63, 3)),
+        ("tau.code_mean", (4,)),
+    ],
+)
+def test_codes_of_other_sizes_are_refused(tmp_path, pipeline, key, shape):
+    file = tmp_path / "mode.safetensors"
+    save_mode(coded(pipeline), "degradation", file)
+    rewrite(file, lambda metadata: metadata, **{key: torch.zeros(shape)})
+    with pytest.raises(FlipnetError, match=r"mode\.safetensors: (its codes do not|does not fit)"):
+        load_mode(tiny_network(), "degradation", file)
+
+
+@pytest.mark.parametrize("code_dim", ["1000000000", "-3", "two", "0"])
+def test_metadata_that_ask_for_other_codes_are_refused(tmp_path, pipeline, code_dim):
+    file = tmp_path / "mode.safetensors"
+    save_mode(coded(pipeline), "degradation", file)
+    rewrite(file, lambda metadata: metadata | {"code_dim": code_dim})
+    with pytest.raises(FlipnetError, match=r"mode\.safetensors: "):
+        load_mode(tiny_network(), "degradation", file)
+
+
+def test_a_mode_file_from_before_there_were_codes_has_none(tmp_path, pipeline):
+    file = tmp_path / "mode.safetensors"
+    save_mode(pipeline.network, "restoration", file)
+    rewrite(file, lambda metadata: {key: metadata[key] for key in metadata if key != "code_dim"})
+    again = tiny_network()
+    load_mode(again, "restoration", file)
+    assert again.code_dim("restoration") == 0
+    assert (
+        mode_state_dict(again, "restoration").keys()
+        == mode_state_dict(pipeline.network, "restoration").keys()
+    )
+
+
+def rewrite(file, change, **tensors):
+    """Put changed metadata and other tensors into a mode file."""
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    save_file(load_file(file) | tensors, file, change(metadata))

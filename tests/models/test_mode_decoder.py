@@ -52,3 +52,30 @@ def test_it_survives_saving(vae, tmp_path):
     assert again.config.noise
     for name, value in decoder.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], value)
+
+
+@torch.no_grad()
+def test_a_code_is_learnt_on_top_and_turns_each_images_noise_up_or_down(vae):
+    decoder = ModeDecoder.from_vae(vae, noise=True)
+    torch.nn.init.constant_(decoder.noise_strengths[-1], 0.1)
+    latents, code = torch.randn(1, 4, 8, 8).expand(3, -1, -1, -1), torch.tensor([[0.0], [1.0], [-1.0]])
+    coded = decoder.with_code(1)
+    without = decoder(latents, generators=seeds(5, 5, 5))
+    assert torch.equal(coded(latents, generators=seeds(5, 5, 5), code=code), without)
+    torch.nn.init.ones_(coded.code_gains[-1].weight)
+    clean = vae.decode(latents).sample
+    grain = (coded(latents, generators=seeds(5, 5, 5), code=code) - clean).square().mean((1, 2, 3)).sqrt()
+    assert grain[0] == pytest.approx((without - clean)[0].square().mean().sqrt().item(), rel=1e-4)
+    # e times the noise, through convolutions that are not quite linear.
+    assert 2 < grain[1] / grain[0] < 3.5
+    assert 2 < grain[0] / grain[2] < 3.5
+
+
+def test_a_decoder_with_a_code_needs_it_and_has_no_second_one(vae, tmp_path):
+    decoder = ModeDecoder.from_vae(vae, noise=True).with_code(2)
+    with pytest.raises(ValueError, match="needs a code"):
+        decoder(torch.randn(1, 4, 8, 8))
+    with pytest.raises(ValueError, match="has a code of 2 numbers already"):
+        decoder.with_code(3)
+    decoder.save_pretrained(tmp_path)
+    assert ModeDecoder.from_pretrained(tmp_path).config.code_dim == 2

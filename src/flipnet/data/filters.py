@@ -58,6 +58,13 @@ def _resize_axis(levels: np.ndarray, side: int, axis: int) -> np.ndarray:
     return far
 
 
+def halve(levels: np.ndarray) -> np.ndarray:
+    """Average 2x2 pixels of float32 (H, W) or (H, W, C); an odd last row or column is left out."""
+    height, width = levels.shape[0] // 2 * 2, levels.shape[1] // 2 * 2
+    rows = levels[0:height:2] + levels[1:height:2]
+    return (rows[:, 0:width:2] + rows[:, 1:width:2]) * np.float32(0.25)
+
+
 def resize_by_mode(levels: np.ndarray, height: int, width: int, mode: ResizeMode) -> np.ndarray:
     """Resize float32 (H, W, C) to (height, width, C); bicubic may overshoot the range of the input.
 

@@ -64,12 +64,11 @@ def degraded_face(
 
 
 def cached_degraded_faces(
-    faces: np.ndarray, presets: Sequence[str], variant: int, seed: int, cache: Path, name: str
+    faces: np.ndarray, presets: Sequence[str], variant: int, seed: int, path: Path
 ) -> np.ndarray:
-    """Return one degraded variant of uint8 (N, S, S, 3) faces as a memory map of the same shape."""
-    path = cache / f"{name}.npy"
+    """Return one degraded variant of uint8 (N, S, S, 3) faces as a memory map of that shape, kept in `path`."""
     if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=faces.shape)
         for index in range(len(faces)):

@@ -13,8 +13,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from flipnet.config import StorageConfig
 from flipnet.data.datasets import ImageEntry, read_image
+from flipnet.data.degradation_code import SMALLEST_PX, degradation_code
 from flipnet.data.pair_layouts import Pair, index_pairs
+from flipnet.data.storage import store
 from flipnet.images import resize
 from flipnet.types import FlipnetError
 
@@ -39,17 +42,19 @@ class PairSource:
 class TrainingPairs(Dataset[dict[str, Tensor]]):
     """Crops of real pairs, indexed by (pair index, item seed).
 
-    Items are {"hq", "lq"}, uint8 (3, S, S) RGB with S = crop_px, cut at the same place and flipped alike; place,
-    window and flips come from the item seed alone. The window cut out is a square of crop_px times a factor
-    drawn from `window`, but never wider than the picture's shorter side; where it is not crop_px wide it is
-    scaled to that, both pictures alike, by Lanczos (our choice: sets of 16-megapixel photos need more than
-    512 px to show anything, and pictures smaller than the crop are enlarged rather than padded).
+    Items are {"hq", "lq", "code"}: uint8 (3, S, S) RGB with S = crop_px, cut at the same place and flipped alike,
+    and float32 (K,), the `degradation_code` of the two; everything drawn comes from the item seed alone. The window
+    cut out is a square of crop_px times a factor drawn from `window`, but never wider than the picture's shorter
+    side; where it is not crop_px wide it is scaled to that, both pictures alike, by Lanczos (our choice: sets of
+    16-megapixel photos need more than 512 px to show anything, and pictures smaller than the crop are enlarged
+    rather than padded).
 
     Args:
         sources: where the pairs come from.
         crop_px: side S of the crops.
         window: range of the factor on the window's side; (1, 1) always cuts at the pictures' own scale.
         flip_horizontal, flip_vertical: mirror half of the items.
+        storage: what becomes of the LQ crops beyond what the pairs show; None: nothing.
 
     Raises:
         FlipnetError: no sources, a source without pairs or of another layout, two pictures of a pair that differ
@@ -64,15 +69,17 @@ class TrainingPairs(Dataset[dict[str, Tensor]]):
         window: tuple[float, float] = (1.0, 1.0),
         flip_horizontal: bool = True,
         flip_vertical: bool = False,
+        storage: StorageConfig | None = None,
     ) -> None:
         if not sources:
             raise FlipnetError("At least one source of pairs is needed.")
-        if crop_px < 1 or not 0 < window[0] <= window[1]:
+        if crop_px < SMALLEST_PX or not 0 < window[0] <= window[1]:
             raise FlipnetError(
-                f"crop_px must be positive and 0 < low <= high in window, got {crop_px}, {window}."
+                f"crop_px must be at least {SMALLEST_PX} and 0 < low <= high in window, got {crop_px}, {window}."
             )
         self.crop_px, self.window = crop_px, window
         self.flip_horizontal, self.flip_vertical = flip_horizontal, flip_vertical
+        self.storage = storage
         indexed = [(source, index_pairs(source.layout, source.path)) for source in sources]
         self.pairs: list[Pair] = [pair for _, pairs in indexed for pair in pairs]
         self.keys = tuple(pair.key for pair in self.pairs)
@@ -105,7 +112,10 @@ class TrainingPairs(Dataset[dict[str, Tensor]]):
             crop = crop[:, ::-1] if mirrored and self.flip_horizontal else crop
             crop = crop[::-1] if upended and self.flip_vertical else crop
             crops[role] = crop
-        return {role: _to_tensor(crop) for role, crop in crops.items()}
+        if self.storage is not None:
+            crops["lq"] = store(crops["lq"], self.storage, rng)
+        code = torch.from_numpy(degradation_code(crops["hq"], crops["lq"]))
+        return {**{role: _to_tensor(crop) for role, crop in crops.items()}, "code": code}
 
 
 def _source_weights(source: PairSource, pairs: Sequence[Pair]) -> np.ndarray:

@@ -24,6 +24,7 @@ import numpy as np
 from scipy import ndimage, special
 
 from flipnet.data.colour import luma
+from flipnet.data.filters import halve
 from flipnet.types import FlipnetError
 
 PROTOCOL = "face-degradation-statistics-1"
@@ -147,9 +148,9 @@ def scene_statistics(face: np.ndarray) -> np.ndarray:
     x0, y0, x1, y1 = REGION_PX
     rgb = face[y0 - _MARGIN_PX : y1 + _MARGIN_PX, x0 - _MARGIN_PX : x1 + _MARGIN_PX].astype(np.float32)
     y = luma(rgb)
-    half = _halve(y)
-    nss = [*_nss(half, 2), *_nss(_halve(half), 4)]
-    features = [*nss, *_bands(half), *_flat_noise(half), _blocking(y), _chroma_noise(_halve(rgb), half)]
+    half = halve(y)
+    nss = [*_nss(half, 2), *_nss(halve(half), 4)]
+    features = [*nss, *_bands(half), *_flat_noise(half), _blocking(y), _chroma_noise(halve(rgb), half)]
     values = np.array(features, np.float64)
     if not np.isfinite(values).all():
         raise FlipnetError("the face is flat: there is no texture to measure")
@@ -160,11 +161,6 @@ def _inner(plane: np.ndarray, scale: int = 2) -> np.ndarray:
     """The measured region of a plane shrunk by `scale`."""
     margin = _MARGIN_PX // scale
     return plane[margin:-margin, margin:-margin]
-
-
-def _halve(y: np.ndarray) -> np.ndarray:
-    """Average 2x2 pixels of (H, W) or (H, W, 3)."""
-    return y.reshape(y.shape[0] // 2, 2, y.shape[1] // 2, 2, *y.shape[2:]).mean(axis=(1, 3))
 
 
 def _patches(plane: np.ndarray, side: int) -> np.ndarray:

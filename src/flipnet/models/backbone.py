@@ -6,6 +6,7 @@ Source: FLIPNET's frozen base; diffusers' conventions for `scaling_factor`, `lat
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from diffusers.utils import SAFETENSORS_WEIGHTS_NAME as WEIGHTS_NAME
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from flipnet.checkpoints import CheckpointError, read_json, refuse_not_finite, tensor_shapes
 from flipnet.models.autoencoder import CompactAutoencoder
@@ -23,6 +25,9 @@ LOADING_ERRORS: tuple[type[Exception], ...] = (
     *(ImportError, AssertionError, SafetensorError),
 )
 """What configs that describe no model were seen to raise in diffusers."""
+
+MAX_CONFIG_NUMBER = 1_000_000
+"""Largest whole number in a config: diffusers makes lists as long as some of them say. Our choice."""
 
 VAE_CLASSES = {
     "AutoencoderKL": diffusers.AutoencoderKL,
@@ -65,10 +70,11 @@ def _refuse_another_size(model_class: Any, config: dict[str, Any], folder: Path)
     """
     if config.get("quantization_config") is not None:
         raise CheckpointError(f"{folder}: its weights are quantized, only plain ones are loaded")
+    if max(_whole_numbers(config), default=0) > MAX_CONFIG_NUMBER:
+        raise CheckpointError(f"{folder}: its config.json holds a whole number above {MAX_CONFIG_NUMBER}")
     stored = tensor_shapes(folder / WEIGHTS_NAME)[1]
     try:
-        with torch.device("meta"):
-            state = model_class.from_config(config).state_dict()
+        state = described_model(lambda: model_class.from_config(config), len(stored)).state_dict()
     except LOADING_ERRORS as error:
         raise CheckpointError(
             f"{folder}: its config.json describes no {model_class.__name__}: {one_line(error)}"
@@ -85,6 +91,44 @@ def _refuse_another_size(model_class: Any, config: dict[str, Any], folder: Path)
             f"{folder}: the tensors are not those that config.json asks for "
             f"({held} numbers, not {asked}), see {odd}"
         )
+
+
+def _whole_numbers(config: dict[str, Any]) -> Iterator[int]:
+    """Yield every whole number in a JSON object, however deep."""
+    waiting: list[Any] = [config]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, int):
+            yield value
+        elif isinstance(value, dict | list):
+            waiting += value.values() if isinstance(value, dict) else value
+
+
+class _FewTensors(TorchFunctionMode):
+    """Within it, ValueError from the first tensor made beyond `most`."""
+
+    MAKERS = (torch.empty, torch.zeros, torch.ones)
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.left = most
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.left -= func in self.MAKERS
+        if self.left < 0:
+            raise ValueError("it asks for more tensors than are stored")
+        return func(*args, **(kwargs or {}))
+
+
+def described_model(make: Callable[[], Any], stored: int) -> Any:
+    """Return the model that `make` makes, on the meta device, where weights take no memory.
+
+    Raises ValueError when it asks for far more tensors than the `stored` ones: a config can ask for a billion
+    layers, and a layer without weights takes time and memory still. Twice as many and a hundred are let pass (our
+    choice), for what a constructor makes beside its parameters.
+    """
+    with torch.device("meta"), _FewTensors(2 * stored + 100):
+        return make()
 
 
 def one_line(error: Exception) -> str:

@@ -18,6 +18,9 @@ from flipnet.models.autoencoder import ConvDecoder, ConvEncoder
 
 Quality = Literal["hq", "lq"]
 
+MAX_INPUT_PX = 4096
+"""Largest side of prepared faces: a config alone decides it, and memory grows with its square. Our choice."""
+
 
 class FaceEncoder(ModelMixin, ConfigMixin):
     """Two face auto-encoders; their encoders turn a face into N patch tokens of width D.
@@ -40,8 +43,8 @@ class FaceEncoder(ModelMixin, ConfigMixin):
         with_decoders: bool = True,
     ) -> None:
         super().__init__()
-        if not isinstance(input_px, int) or input_px < 1:
-            raise ValueError(f"input_px {input_px!r} is no number of pixels")
+        if not isinstance(input_px, int) or not 1 <= input_px <= MAX_INPUT_PX:
+            raise ValueError(f"input_px {input_px!r} is no number of pixels from 1 to {MAX_INPUT_PX}")
         self.encoders = nn.ModuleDict(
             {q: ConvEncoder(channels, blocks, unshuffle, embedding_dim) for q in ("hq", "lq")}
         )

@@ -32,11 +32,13 @@ class Condition:
         features: recorded features for the hubs, φ among them.
         tokens: context tokens (B, M, C) for cross-attention.
         latents: condition latents (B, L, h, w) for the extra input channels, None where the base has none.
+        code: what the mode's code adds to the time embedding (B, T), None where it has none.
     """
 
     features: ConditionFeatures
     tokens: Tensor
     latents: Tensor | None
+    code: Tensor | None = None
 
 
 class Flipnet(nn.Module):
@@ -56,6 +58,8 @@ class Flipnet(nn.Module):
         self.default_steps: dict[str, int] = {}
         self.mode: str | None = None
         self._fused: FusedLora | None = None
+        self._code: Tensor | None = None
+        unet.time_embedding.register_forward_hook(self._add_code)
 
     @property
     def latent_channels(self) -> int:
@@ -77,11 +81,12 @@ class Flipnet(nn.Module):
         embeds: bool = True,
         lora_convolutions: bool = False,
         default_steps: int = 4,
+        code_dim: int = 0,
     ) -> None:
         """Add an untrained mode: LoRA, hubs and tau, all starting as no change to the base.
 
-        `default_steps` is how many denoising steps the mode takes unless told otherwise. See `add_lora`,
-        `BoostHub` and `Adapter` for the other arguments.
+        `default_steps` is how many denoising steps the mode takes unless told otherwise; see `add_code` for
+        `code_dim`, 0 for none, and `add_lora`, `BoostHub` and `Adapter` for the other arguments.
         """
         self.default_steps[name] = default_steps
         add_lora(self.unet, name, lora_rank, convolutions=lora_convolutions)
@@ -93,7 +98,31 @@ class Flipnet(nn.Module):
             self.unet.config.cross_attention_dim,
             embeds=embeds,
         )
+        if code_dim:
+            self.add_code(name, code_dim)
         self.activate(name)
+
+    def add_code(self, name: str, code_dim: int) -> None:
+        """Give a mode, new or trained, a code of K numbers that says what it shall make; no change at first.
+
+        Its `Adapter.set_codes` then takes the codes to draw from.
+        """
+        self.tau(name).add_code(code_dim, self.time_dim)
+
+    def code_dim(self, name: str) -> int:
+        """How many numbers a mode's code has, 0 for a mode without one or no such mode."""
+        return self.tau(name).code_dim if name in self.adapters else 0
+
+    def tau(self, name: str) -> Adapter:
+        """Return a mode's Adapter tau."""
+        adapter = self.adapters[name]
+        assert isinstance(adapter, Adapter)
+        return adapter
+
+    @property
+    def time_dim(self) -> int:
+        """Width of the base's time embedding."""
+        return self.unet.time_embedding.linear_2.out_features
 
     def activate(self, name: str) -> None:
         """Put a mode's LoRA, hubs and tau in use; FlipnetError if there is none of that name."""
@@ -129,7 +158,7 @@ class Flipnet(nn.Module):
 
     def embed(self, faces: Tensor) -> Tensor | None:
         """Return the embedding of condition faces (B, 3, S, S) in [-1, 1], None where the mode in use has none."""
-        return self.face_encoder(faces) if self.adapters[self.mode or ""].embeds else None
+        return self.face_encoder(faces) if self.tau(self.mode or "").embeds else None
 
     def condition(
         self,
@@ -139,6 +168,7 @@ class Flipnet(nn.Module):
         phi: float | Tensor = 1.0,
         concat_scale: float | Tensor | None = None,
         keep: Tensor | None = None,
+        code: Tensor | None = None,
         gradient: bool = True,
     ) -> Condition:
         """Pass the condition through the UNet once.
@@ -150,12 +180,14 @@ class Flipnet(nn.Module):
             concat_scale: factor (a number or (B, 1, 1, 1)) on the latents given to the extra input channels;
                 by default min(φ, 1), so that φ = 0 is pure generation.
             keep: bool (B,), False withholds the condition from hubs and tokens (the learned null context).
+            code: normalised code (B, K), for a mode that has codes and no other.
             gradient: False stops gradients through the pass; hubs and tau still learn.
 
-        The pass runs at timestep 0 without noise, and without condition latents of its own (our choice).
+        The pass runs at timestep 0 without noise, and without condition latents and code of its own (our choice).
         """
-        tau = self.adapters[self.mode or ""]
-        assert isinstance(tau, Adapter)
+        tau = self.tau(self.mode or "")
+        if (code is not None) != bool(tau.code_dim):
+            raise ValueError(f"mode '{self.mode}' takes codes of {tau.code_dim} numbers, got {code}")
         null = tau.null_tokens(latents.shape[0]).to(latents.dtype)
         if embedding is None or (not isinstance(phi, Tensor) and phi == 0):
             tokens = null
@@ -172,11 +204,20 @@ class Flipnet(nn.Module):
         if concat_scale is None:
             concat_scale = phi.clamp(max=1).view(-1, 1, 1, 1) if isinstance(phi, Tensor) else min(phi, 1.0)
         concat = latents * concat_scale if self.concatenates else None
-        return Condition(features.with_phi(weight), tokens, concat)
+        added = None if code is None else tau.embed_code(code)
+        return Condition(features.with_phi(weight), tokens, concat, added)
 
     def forward(self, noisy: Tensor, timesteps: Tensor | int, condition: Condition) -> Tensor:
         """Return the base's prediction (epsilon, v or sample, as its scheduler says), (B, L, h, w)."""
-        return self._forward(noisy, timesteps, condition.tokens, condition.features, condition.latents)
+        self._code = condition.code
+        try:
+            return self._forward(noisy, timesteps, condition.tokens, condition.features, condition.latents)
+        finally:
+            self._code = None
+
+    def _add_code(self, module: nn.Module, inputs: tuple[Tensor, ...], embedding: Tensor) -> Tensor:
+        """Hook on the base's time embedding (B, T)."""
+        return embedding if self._code is None else embedding + self._code.to(embedding.dtype)
 
     def _forward(
         self,
@@ -227,8 +268,7 @@ def mode_state_dict(network: Flipnet, name: str) -> dict[str, Tensor]:
 
 def save_mode(network: Flipnet, name: str, file: Path, dtype: torch.dtype | None = None) -> None:
     """Save a mode as one safetensors file, its shape parameters in the file's metadata."""
-    tau = network.adapters[name]
-    assert isinstance(tau, Adapter)
+    tau = network.tau(name)
     rotary = next(iter(hub_processors(network.unet).values())).hubs[name].rotary
     rank = network.unet.peft_config[name].r
     targets = network.unet.peft_config[name].target_modules
@@ -239,6 +279,7 @@ def save_mode(network: Flipnet, name: str, file: Path, dtype: torch.dtype | None
         "context_tokens": str(len(tau.null)),
         "embeds": str(tau.embeds),
         "default_steps": str(network.default_steps[name]),
+        "code_dim": str(tau.code_dim),
     }
     state = {
         k: v.detach().to(dtype or v.dtype).contiguous() for k, v in mode_state_dict(network, name).items()
@@ -255,12 +296,26 @@ def load_mode(network: Flipnet, name: str, file: Path) -> None:
         rotary, embeds, convolutions = (
             metadata[key] == "True" for key in ("rotary", "embeds", "lora_convolutions")
         )
+        # Modes written before there were codes do not say.
+        code_dim = int(metadata.get("code_dim", "0"))
     except (KeyError, ValueError) as error:
         raise FlipnetError(f"{file}: not a mode file of flipnet, its metadata lacks {error}") from error
     # Before memory is taken for them.
-    ranks = {shape[0] for key, shape in shapes.items() if key.endswith("lora_A.weight")}
-    if ranks != {rank} or shapes.get("tau.null", ())[:1] != (tokens,) or steps < 1:
+    ranks = {shape[:1] for key, shape in shapes.items() if key.endswith("lora_A.weight")}
+    if ranks != {(rank,)} or shapes.get("tau.null", ())[:1] != (tokens,) or steps < 1:
         raise FlipnetError(f"{file}: its tensors do not have the sizes that its metadata state")
+    if embeds and shapes.get("tau.position", ())[:1] != (network.face_encoder.num_tokens,):
+        raise FlipnetError(
+            f"{file}: its tau.position does not have a row for every token of the face encoder"
+        )
+    bank = shapes.get("tau.codes", ())
+    if code_dim and (
+        len(bank) != 2
+        or bank[0] < 1
+        or bank[1] != code_dim
+        or shapes.get("tau.code_in.weight") != (network.time_dim, code_dim)
+    ):
+        raise FlipnetError(f"{file}: its codes do not have the sizes that its metadata state")
     network.add_mode(
         name,
         lora_rank=rank,
@@ -269,7 +324,10 @@ def load_mode(network: Flipnet, name: str, file: Path) -> None:
         embeds=embeds,
         lora_convolutions=convolutions,
         default_steps=steps,
+        code_dim=code_dim,
     )
+    if code_dim:
+        network.tau(name).codes = torch.zeros(bank)
     state = load_file(file)
     expected = mode_state_dict(network, name)
     wrong = sorted(

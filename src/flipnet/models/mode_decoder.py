@@ -21,6 +21,9 @@ from torch.nn import functional as F
 
 from flipnet.models.autoencoder import CompactAutoencoder, ConvDecoder
 
+SHAPE = ("channels", "blocks", "unshuffle", "latent_channels")
+"""What a decoder's shape has in common with its VAE's."""
+
 
 class FeatureFusion(nn.Module):
     """What the encoder's features add to the decoder's at one level; nothing before training.
@@ -47,6 +50,8 @@ class ModeDecoder(ModelMixin, ConfigMixin):
         channels, blocks, unshuffle, latent_channels: shape of the `CompactAutoencoder` it belongs to.
         fuses: looks at the encoder's features of the condition image.
         noise: adds noise at every level, each channel by its own learned strength (zero before training).
+        code_dim: K of the code that says how bad the picture is (see `Adapter.add_code`) and turns the strength of
+            every channel's noise up or down, not at all before training; 0 for none.
     """
 
     @register_to_config
@@ -58,19 +63,31 @@ class ModeDecoder(ModelMixin, ConfigMixin):
         latent_channels: int = 32,
         fuses: bool = False,
         noise: bool = False,
+        code_dim: int = 0,
     ) -> None:
         super().__init__()
         self.decoder = ConvDecoder(channels, blocks, unshuffle, latent_channels)
         widths = list(reversed(channels))
         self.fusions = nn.ModuleList(FeatureFusion(width) for width in widths if fuses)
         self.noise_strengths = nn.ParameterList(torch.zeros(width, 1, 1) for width in widths if noise)
+        self.code_gains = nn.ModuleList(nn.Linear(code_dim, width) for width in widths if noise and code_dim)
+        for parameter in self.code_gains.parameters():
+            nn.init.zeros_(parameter)
 
     @classmethod
     def from_vae(cls, vae: CompactAutoencoder, *, fuses: bool = False, noise: bool = False) -> ModeDecoder:
         """Return a decoder that does exactly what the VAE's own does."""
-        shape = {name: vae.config[name] for name in ("channels", "blocks", "unshuffle", "latent_channels")}
-        made = cls(**shape, fuses=fuses, noise=noise)
+        made = cls(**{name: vae.config[name] for name in SHAPE}, fuses=fuses, noise=noise)
         made.decoder.load_state_dict(vae.decoder.state_dict())
+        return made
+
+    def with_code(self, code_dim: int) -> ModeDecoder:
+        """Return a decoder that does what this one does and has a code to learn from, ValueError if it has one."""
+        if self.config.code_dim:
+            raise ValueError(f"this decoder has a code of {self.config.code_dim} numbers already")
+        kept = {name: self.config[name] for name in (*SHAPE, "fuses", "noise")}
+        made = type(self)(**kept, code_dim=code_dim)
+        made.load_state_dict({**made.state_dict(), **self.state_dict()})
         return made
 
     def forward(
@@ -80,6 +97,7 @@ class ModeDecoder(ModelMixin, ConfigMixin):
         *,
         weight: float | Tensor = 1.0,
         generators: Sequence[torch.Generator] | None = None,
+        code: Tensor | None = None,
     ) -> Tensor:
         """Decode.
 
@@ -89,17 +107,27 @@ class ModeDecoder(ModelMixin, ConfigMixin):
                 them nothing is fused.
             weight: in [0, 1], or (B, 1, 1, 1): factor on what is fused.
             generators: one CPU generator per image for the noise; None draws from torch's own.
+            code: normalised code (B, K), for a decoder that has codes; others do not look at it.
         """
+        if self.code_gains and code is None:
+            raise ValueError("this decoder needs a code")
         coarsest_first = list(reversed(features))
 
         def enter_level(index: int, x: Tensor) -> Tensor:
             if self.fusions and coarsest_first:
                 x = x + weight * self.fusions[index](coarsest_first[index], x)
             if self.noise_strengths:
-                x = x + self.noise_strengths[index] * _noise(x, generators)
+                x = x + self._strength(index, code) * _noise(x, generators)
             return x
 
         return self.decoder(latents, enter_level)
+
+    def _strength(self, index: int, code: Tensor | None) -> Tensor:
+        """Strength of a level's noise, (C, 1, 1), or (B, C, 1, 1) where a code decides."""
+        strength = self.noise_strengths[index]
+        if not self.code_gains or code is None:
+            return strength
+        return strength * self.code_gains[index](code).exp()[..., None, None]
 
 
 def _noise(like: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:

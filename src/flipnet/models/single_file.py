@@ -17,7 +17,8 @@ from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, con
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from flipnet.checkpoints import CheckpointError
+from flipnet.checkpoints import CheckpointError, refuse_not_finite
+from flipnet.models.backbone import LOADING_ERRORS, described_model, one_line
 
 Part = Literal["unet", "vae"]
 PREFIXES: dict[str, str] = {"unet": "model.diffusion_model.", "vae": "first_stage_model."}
@@ -28,7 +29,8 @@ VERSION_1_HEADS = 8
 def load_single_file(file: Path, part: Part) -> Any:
     """Load the UNet or the VAE out of a .safetensors file; the text encoder's weights are not read.
 
-    Raises CheckpointError naming the file when it holds no such part or the weights do not fit together.
+    Raises CheckpointError naming the file when it holds no such part, the weights do not fit together, or one is
+    not finite.
     """
     state = _read(file, PREFIXES[part])
     if not state:
@@ -36,17 +38,16 @@ def load_single_file(file: Path, part: Part) -> Any:
     try:
         if part == "unet":
             config = unet_config(state)
-            model: Any = UNet2DConditionModel(**config)
+            model = described_model(lambda: UNet2DConditionModel(**config), len(state))
             converted = convert_ldm_unet_checkpoint(state, config)
         else:
             config = vae_config(state)
-            model = AutoencoderKL(**config)
+            model = described_model(lambda: AutoencoderKL(**config), len(state))
             converted = convert_ldm_vae_checkpoint(state, config)
-        model.load_state_dict({key: value.float() for key, value in converted.items()})
-    except (KeyError, IndexError, RuntimeError, ValueError) as error:
-        raise CheckpointError(
-            f"{file}: its {part} is not Stable Diffusion's: {str(error).splitlines()[0]}"
-        ) from error
+        model.load_state_dict({key: value.float() for key, value in converted.items()}, assign=True)
+    except LOADING_ERRORS as error:
+        raise CheckpointError(f"{file}: its {part} is not Stable Diffusion's: {one_line(error)}") from error
+    refuse_not_finite(model.state_dict(), file)
     return model.eval().to(memory_format=torch.channels_last)
 
 

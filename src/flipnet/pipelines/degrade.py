@@ -10,7 +10,8 @@ class FaceDegrader(FaceMapping):
     """HQ faces in, LQ faces of the same size and alignment out. See `FaceMapping` for loading and calling.
 
     How bad a face comes out is never an input: it varies with the seed, as in the real pairs the mode learned
-    from. The same face and seed give the same result, whatever the batch; other seeds are other variants.
+    from, and where the mode has codes each face is told the code of one such pair (see `docs/degrade.md`). The
+    same face and seed give the same result, whatever the batch; other seeds are other variants.
     Source: FLIPNET, "One network, two modes" and its degradation synthesis.
     """
 

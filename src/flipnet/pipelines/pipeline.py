@@ -42,6 +42,7 @@ from flipnet.models.face_encoder import FaceEncoder
 from flipnet.models.flipnet import Flipnet, load_mode
 from flipnet.models.mode_decoder import ModeDecoder
 from flipnet.pipelines.sampling import denoise, initial_noise
+from flipnet.pipelines.trial import refuse_unusable
 
 SCHEDULERS = {
     name: getattr(diffusers, name)
@@ -54,6 +55,9 @@ SCHEDULERS = {
         "UniPCMultistepScheduler",
     )
 }
+
+CODE_JITTER = 0.1
+"""Deviation of what is added to a drawn code, in deviations of the codes of real examples. Our choice."""
 
 MAX_TIMESTEPS = 100_000
 """Most training timesteps of a scheduler; every one of them costs memory. Our choice: a hundred times the usual."""
@@ -137,10 +141,18 @@ class FlipnetPipeline(DiffusionPipeline):
                 raise CheckpointError(f"{file}: missing, model_index.json lists this mode")
             load_mode(pipeline.network, name, file)
         for name in decoders:
-            pipeline.decoders[name] = load_component(folder / "decoders" / name, {"ModeDecoder": ModeDecoder})
+            decoder = load_component(folder / "decoders" / name, {"ModeDecoder": ModeDecoder})
+            if decoder.config.code_dim not in (0, pipeline.network.code_dim(name)):
+                raise CheckpointError(
+                    f"{folder / 'decoders' / name}: takes codes that its mode does not have"
+                )
+            pipeline.decoders[name] = decoder
         pipeline.network.float().eval().requires_grad_(False)
         for part in (pipeline.vae, *pipeline.decoders.values()):
             part.float().eval().requires_grad_(False)
+        # Bundled ones are known by their checksums.
+        if folder.parent != checkpoints.BUNDLED:
+            refuse_unusable(pipeline, folder)
         return pipeline
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -225,8 +237,9 @@ class FlipnetPipeline(DiffusionPipeline):
             raise ValueError(f"need phi >= 0 and at least one step, got {phi} and {num_inference_steps}")
         generators = _generators(generator, len(faces))
         latents, features = self.encode(faces)
-        denoised = self.denoise(latents, faces, generators, num_inference_steps, phi=phi)
-        decoded = self.decode(denoised, features, generators, phi=phi)
+        codes = self.draw_codes(generators)
+        denoised = self.denoise(latents, faces, generators, num_inference_steps, phi=phi, codes=codes)
+        decoded = self.decode(denoised, features, generators, phi=phi, codes=codes)
         result: Any = decoded.clamp(-1, 1)
         if output_type != "pt":
             result = images.tensor_to_uint8(decoded)
@@ -247,6 +260,22 @@ class FlipnetPipeline(DiffusionPipeline):
                 return encode_with_features(self.vae, faces)
             return encode_latents(self.vae, faces), []
 
+    def draw_codes(self, generators: Sequence[torch.Generator]) -> Tensor | None:
+        """Draw what the mode in use is to make of each image: normalised codes (B, K), one CPU generator per image.
+
+        Each is the code of a real example that the mode learned from, moved a little (`CODE_JITTER`). None, and
+        nothing is drawn, where the mode has no codes.
+        """
+        tau = self.network.tau(self.network.mode or "")
+        if not tau.code_dim:
+            return None
+        drawn = []
+        for generator in generators:
+            example = int(torch.randint(len(tau.codes), (), generator=generator))
+            jitter = torch.randn(tau.code_dim, generator=generator) * CODE_JITTER
+            drawn.append(tau.codes[example] + jitter.to(tau.codes))
+        return torch.stack(drawn)
+
     @torch.no_grad()
     def denoise(
         self,
@@ -256,10 +285,14 @@ class FlipnetPipeline(DiffusionPipeline):
         steps: int,
         *,
         phi: float = 1.0,
+        codes: Tensor | None = None,
     ) -> Tensor:
-        """Latents (B, L, h, w) that the mode in use makes of condition faces and their latents."""
+        """Latents (B, L, h, w) that the mode in use makes of condition faces and their latents.
+
+        `codes`, normalised (B, K), say what to make, for a mode that has codes and no other; see `draw_codes`.
+        """
         with self.autocast():
-            condition = self.network.condition(latents, self.network.embed(faces), phi=phi)
+            condition = self.network.condition(latents, self.network.embed(faces), phi=phi, code=codes)
             noise = initial_noise(list(generators), tuple(latents.shape[1:]), self.device)
             return denoise(
                 lambda noisy, timestep: self.network(noisy, timestep, condition),
@@ -276,10 +309,12 @@ class FlipnetPipeline(DiffusionPipeline):
         generators: Sequence[torch.Generator] | None = None,
         *,
         phi: float = 1.0,
+        codes: Tensor | None = None,
     ) -> Tensor:
         """Decode latents of the mode in use to float32 (B, 3, S, S), meant for [-1, 1], not clamped.
 
-        `features` of the condition faces count with weight min(φ, 1), as the extra input channels do.
+        `features` of the condition faces count with weight min(φ, 1), as the extra input channels do; `codes` are
+        those that the latents were made by.
         """
         decoder = self.decoders.get(self.network.mode or "")
         with self.autocast():
@@ -287,7 +322,7 @@ class FlipnetPipeline(DiffusionPipeline):
                 return decode_latents(self.vae, latents).float()
             raw = raw_latents(self.vae, latents)
             return decoder(
-                raw, features if phi > 0 else (), weight=min(phi, 1.0), generators=generators
+                raw, features if phi > 0 else (), weight=min(phi, 1.0), generators=generators, code=codes
             ).float()
 
     def autocast(self) -> torch.autocast:

@@ -128,7 +128,8 @@ def _count_pieces(objective: ModeObjective, batch: dict[str, Tensor]) -> dict[st
             batch = batch | objective._encoded(batch)
     roles = assign_roles(batch["hq_latents"], batch["lq_latents"], objective.mode)
     with torch.no_grad(), OperationCounter() as conditioning:
-        condition = network.condition(roles.condition, batch.get("embedding"))
+        code = objective.normalised_code(batch)
+        condition = network.condition(roles.condition, batch.get("embedding"), code=code)
     timesteps = torch.zeros(len(roles.target), dtype=torch.long, device=roles.target.device)
     with torch.no_grad(), OperationCounter() as denoising:
         network(roles.target, timesteps, condition)

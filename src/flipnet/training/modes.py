@@ -44,7 +44,8 @@ class ModeObjective(nn.Module):
 
     A batch holds either images "hq" and "lq", uint8 (B, 3, S, S), or what was cached of them: "hq_latents" and
     "lq_latents" (B, L, h, w), "embedding" (B, N, D), and for image terms "hq_crop", uint8, with its "corner" in
-    latent pixels (B, 2). "kind" (B,) marks online and offline pairs, whose L_ldm is then also given apart.
+    latent pixels (B, 2). "kind" (B,) marks online and offline pairs, whose L_ldm is then also given apart. A mode
+    that has codes needs "code" (B, K), as measured.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class ModeObjective(nn.Module):
             batch.get("embedding"),
             concat_scale=concat,
             keep=keep,
+            code=self.normalised_code(batch),
             gradient=config.condition_gradient,
         )
 
@@ -110,6 +112,11 @@ class ModeObjective(nn.Module):
         perceptual = perceptual_distance(partial(encoder_features, vae), decoded, reference)
         added = terms.mse_weight * mse + terms.perceptual_weight * perceptual
         return added, {"mse": mse.detach(), "perceptual": perceptual.detach()}
+
+    def normalised_code(self, batch: dict[str, Tensor]) -> Tensor | None:
+        """Return the batch's codes as the mode reads them, (B, K), None for a mode without codes."""
+        tau = self.network.tau(self.mode)
+        return tau.normalised(batch["code"]) if tau.code_dim else None
 
     @torch.no_grad()
     def _encoded(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:

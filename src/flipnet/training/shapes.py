@@ -19,6 +19,7 @@ from flipnet.config import (
     Recipe,
     RestorationConfig,
 )
+from flipnet.data.degradation_code import NAMES
 from flipnet.models.autoencoder import CompactAutoencoder
 from flipnet.models.backbone import VAE_CLASSES, downscale_factor
 from flipnet.models.base import SD21_UNET, SD_SCHEDULER, SD_VAE
@@ -84,7 +85,9 @@ def random_batch(recipe: Recipe, shapes: Shapes, count: int, device: torch.devic
     if recipe.restoration is not None and recipe.restoration.lq_variants:
         return _cached_batch(recipe.restoration, recipe.data.size_px, objective, count, device)
     side = recipe.degradation.crop_px if recipe.degradation is not None else recipe.data.size_px
-    return {"hq": pictures(side), "lq": pictures(side)}
+    coded = recipe.degradation is not None and recipe.degradation.code
+    code = {"code": torch.zeros(count, len(NAMES), device=device)} if coded else {}
+    return {"hq": pictures(side), "lq": pictures(side), **code}
 
 
 def _cached_batch(
@@ -155,6 +158,8 @@ def _mode(recipe: Recipe, notes: list[str]) -> tuple[nn.Module, dict[str, nn.Mod
         add_mode(pipeline, Mode.RESTORATION, config, embeds=True)
         return restoration_objective(pipeline, config), {"VAE": vae}
     add_mode(pipeline, Mode.DEGRADATION, config, embeds=False)
+    if config.code:
+        pipeline.network.add_code(Mode.DEGRADATION, len(NAMES))
     train_only(pipeline, Mode.DEGRADATION)
     return ModeObjective(pipeline, Mode.DEGRADATION, config), {"VAE": vae}
 

@@ -22,7 +22,9 @@ TIMED_STEPS = 2
 
 def machine() -> torch.device:
     """Return the accelerator of this machine, the CPU where it has none."""
-    return torch.accelerator.current_accelerator() or torch.device("cpu")
+    # torch names the accelerator that it was built for, whether there is one or not.
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found or torch.device("cpu")
 
 
 def measured_samples_per_second(recipe: Recipe) -> float:
