@@ -1,13 +1,20 @@
 """Stage "decoder" at tiny size, and its judges."""
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from skimage.data import astronaut
 
+from flipnet.models.flipnet import mode_state_dict
 from flipnet.models.mode_decoder import ModeDecoder
 from flipnet.pipelines.pipeline import FlipnetPipeline
 from flipnet.training import run_recipe
 from flipnet.training.adversary import PerceptualNetwork, feature_distance, places
+from flipnet.training.recognition import MobileFace
+from flipnet.training.widening import widen_lora
+from flipnet.types import FlipnetError
 from tiny import tiny_pipeline
 from two_modes import two_mode_pipeline
 
@@ -38,6 +45,55 @@ def test_a_base_that_has_a_decoder_goes_on_from_it(tmp_path, write_recipe):
     run_recipe(recipe, output=tmp_path / "run")
     decoder = FlipnetPipeline.from_pretrained(tmp_path / "run/final").decoders["restoration"]
     assert decoder.fusions[0].conv2.weight.mean().item() == pytest.approx(0.25, abs=0.01)
+
+
+def test_mode_and_decoder_learn_together_and_identity_is_looked_at(tmp_path, write_recipe):
+    base, network = tmp_path / "base", tmp_path / "faces.safetensors"
+    pipeline = tiny_pipeline()
+    pipeline.save_pretrained(base)
+    save_file(MobileFace().state_dict(), network)
+    table = TABLE.format(base=base) + (
+        f'identity_weight = 1.0\nidentity_network = "{network}"\nface_share = 1.0\n'
+        "[decoder.together]\nlora_rank = 8\nlora_convolutions = true\nldm_weight = 0.5\n"
+    )
+    run_recipe(write_recipe("decoder", table, steps=3), output=tmp_path / "run")
+    line = json.loads((tmp_path / "run/log.jsonl").read_text().splitlines()[0])
+    assert 0 < line["identity"] < 2
+    assert line["ldm"] > 0
+    trained = FlipnetPipeline.from_pretrained(tmp_path / "run/final")
+    lora = mode_state_dict(trained.network, "restoration")
+    assert any("conv1" in name for name in lora)
+    # The second matrices of the new convolution LoRA start at zero: image losses reached the mode.
+    assert all(lora[name].abs().sum() > 0 for name in lora if "conv1.lora_B" in name)
+    before = pipeline.unet.state_dict()["mid_block.resnets.0.conv1.weight"]
+    assert torch.equal(before, trained.unet.state_dict()["mid_block.resnets.0.conv1.base_layer.weight"])
+
+
+def test_widened_lora_does_what_it_did_and_refuses_to_narrow():
+    network = tiny_pipeline().network.eval()
+    network.activate("restoration")
+    latents = torch.randn(1, network.latent_channels, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def predicted():
+        with torch.no_grad():
+            return network(latents, 500, network.condition(latents, None))
+
+    before = predicted()
+    assert before.abs().sum() > 0
+    widen_lora(network, "restoration", 12, convolutions=True)
+    assert torch.equal(predicted(), before)
+    assert network.unet.peft_config["restoration"].r == 12
+    with pytest.raises(ValueError, match="rank 12 and cannot be narrowed to 4"):
+        widen_lora(network, "restoration", 4, convolutions=True)
+
+
+def test_recognition_weights_that_do_not_fit_are_named(tmp_path, write_recipe):
+    tiny_pipeline().save_pretrained(tmp_path / "base")
+    bad = tmp_path / "bad.safetensors"
+    save_file({"x": torch.zeros(1)}, bad)
+    table = TABLE.format(base=tmp_path / "base") + f'identity_weight = 1.0\nidentity_network = "{bad}"\n'
+    with pytest.raises(FlipnetError, match=r"bad\.safetensors: not the recognition network's weights"):
+        run_recipe(write_recipe("decoder", table, steps=1), output=tmp_path / "run")
 
 
 def test_degradations_decoder_learns_from_the_bad_pictures(tmp_path, write_recipe, pair_shard):

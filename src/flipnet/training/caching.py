@@ -67,7 +67,16 @@ class LqVariants:
                 latents = encode_latents(vae, image)
             return {"latents": latents, "prepared": prepare_face(image, self.input_px)}
 
+        # Degrading costs as much as encoding: faces that are kept anyway are not degraded twice.
+        kept = (
+            np.load(self._pixels_file(variant), mmap_mode="r")
+            if self._pixels_file(variant).exists()
+            else None
+        )
+
         def picture(index: int) -> Tensor:
+            if kept is not None:
+                return _image(kept[index])
             return _image(degraded_face(self.faces.pixels, self.presets, variant, index, self.seed))
 
         name = f"lq-{self._fingerprint(vae)}-{variant:03d}"
@@ -91,8 +100,8 @@ class LqVariants:
 
     def pixels(self, variant: int) -> np.ndarray:
         """Return one variant itself, uint8 (N, S, S, 3)."""
-        name = f"degraded-{fingerprint(self.seed, *self.presets, *self.faces.keys)}-{variant:03d}"
-        return cached_degraded_faces(self.faces.pixels, self.presets, variant, self.seed, self.cache, name)
+        file = self._pixels_file(variant)
+        return cached_degraded_faces(self.faces.pixels, self.presets, variant, self.seed, file)
 
     def restored_latents(self, pipeline: FlipnetPipeline, steps: int, variant: int) -> np.ndarray:
         """Return the latents (N, L, h, w) that the restoration mode makes of one variant, before decoding.
@@ -119,6 +128,10 @@ class LqVariants:
             self.cache,
             f"{name}-{variant:03d}",
         )["latents"]
+
+    def _pixels_file(self, variant: int) -> Path:
+        name = f"degraded-{fingerprint(self.seed, *self.presets, *self.faces.keys)}-{variant:03d}"
+        return self.cache / f"{name}.npy"
 
     def _fingerprint(self, vae: Any) -> str:
         return fingerprint(

@@ -6,8 +6,10 @@ degradation   latents of real bad pictures + noise -> those pictures, so that gr
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from flipnet.data.datasets import DegradedFaceDataset
 from flipnet.data.degradation import preset
 from flipnet.data.latents import is_mirrored
 from flipnet.data.pairs import TrainingPairs
+from flipnet.models.adapter import Adapter
 from flipnet.models.autoencoder import CompactAutoencoder
 from flipnet.models.backbone import (
     downscale_factor,
@@ -30,90 +33,132 @@ from flipnet.models.backbone import (
 )
 from flipnet.models.mode_decoder import ModeDecoder
 from flipnet.pipelines.pipeline import FlipnetPipeline
+from flipnet.pipelines.sampling import denoise
 from flipnet.training.adversary import Judge, PerceptualNetwork, feature_distance, hinge, places
-from flipnet.training.caching import LqVariants
+from flipnet.training.caching import LqVariants, cached_hq_latents
 from flipnet.training.degradation import pair_sources
 from flipnet.training.faces import load_faces
 from flipnet.training.loop import TrainingStage, seeded_batches
+from flipnet.training.modes import ModeObjective, crop_each, train_only
 from flipnet.training.objective import gradient_energy, gradient_l1, psnr, to_unit_range
+from flipnet.training.recognition import MobileFace, identity_distance
 from flipnet.training.restoration import VALIDATION_FACES, restoration_pictures, validate_restoration
+from flipnet.training.widening import widen_lora
 from flipnet.types import FlipnetError, Mode
 
 
-class RestoredCrops(Dataset[dict[str, Tensor]]):
-    """Crops of HQ and LQ faces and of the latents restored from the LQ face; indexed by (face, seed).
+@dataclass(frozen=True)
+class Variant:
+    """One degraded variant of all faces.
+
+    Attributes:
+        lq: the LQ faces, uint8 (N, S, S, 3).
+        crops: float (N, L, h, w) by name: latents of which the crop's own part is wanted.
+        wholes: float (N, ...) by name: what is wanted of the whole face.
+    """
+
+    lq: np.ndarray
+    crops: dict[str, np.ndarray] = field(default_factory=dict)
+    wholes: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class FaceCrops(Dataset[dict[str, Tensor]]):
+    """Crops of HQ and LQ faces with what was cached of them; indexed by (face, seed).
 
     Args:
         faces: uint8 (N, S, S, 3).
-        variants: LQ faces, uint8 (N, S, S, 3), and restored latents (N, L, h, w), of every variant.
+        variants: one is drawn per item; odd ones are mirrored.
         side: side of the crop in latent pixels.
         factor: image pixels per latent pixel.
+        middle_share: share of the crops that are the middle of the face; the others lie anywhere.
     """
 
     def __init__(
-        self, faces: np.ndarray, variants: list[tuple[np.ndarray, np.ndarray]], side: int, factor: int
+        self, faces: np.ndarray, variants: list[Variant], side: int, factor: int, middle_share: float = 0.0
     ) -> None:
         self.faces, self.variants, self.side, self.factor = faces, variants, side, factor
+        self.middle_share = middle_share
 
     def __getitem__(self, item: tuple[int, int]) -> dict[str, Tensor]:
         index, seed = item
         rng = np.random.default_rng(seed)
-        variant = int(rng.integers(len(self.variants)))
-        lq, latents = self.variants[variant]
-        top, left = rng.integers(0, latents.shape[-1] - self.side + 1, 2)
+        number = int(rng.integers(len(self.variants)))
+        variant = self.variants[number]
+        room = self.faces.shape[1] // self.factor - self.side
+        top, left = rng.integers(0, room + 1, 2)
+        if self.middle_share and rng.random() < self.middle_share:
+            top = left = room // 2
         rows, columns = (
             slice(first * self.factor, (first + self.side) * self.factor) for first in (top, left)
         )
-        hq = self.faces[index][:, ::-1] if is_mirrored(variant) else self.faces[index]
-        crop = latents[index, :, top : top + self.side, left : left + self.side]
+        hq = self.faces[index][:, ::-1] if is_mirrored(number) else self.faces[index]
+        latents = (slice(None), slice(top, top + self.side), slice(left, left + self.side))
         return {
             "target": _channels_first(hq[rows, columns]),
-            "condition": _channels_first(lq[index][rows, columns]),
-            "latents": torch.from_numpy(np.array(crop, np.float32)),
+            "condition": _channels_first(variant.lq[index][rows, columns]),
             "corner_px": torch.tensor([top * self.factor, left * self.factor]),
+            **{name: _float(array[index][latents]) for name, array in variant.crops.items()},
+            **{name: _float(array[index]) for name, array in variant.wholes.items()},
         }
 
 
 class LqPictures(Dataset[dict[str, Tensor]]):
-    """The LQ pictures of real pairs as targets; they lie nowhere in a face, so their corner is always the same."""
+    """The LQ pictures of real pairs as targets; they lie nowhere in a face, so their corner is always the same.
 
-    def __init__(self, pairs: TrainingPairs) -> None:
-        self.pairs = pairs
+    `tau` normalises the pairs' codes, where its mode has codes.
+    """
+
+    def __init__(self, pairs: TrainingPairs, tau: Adapter) -> None:
+        self.pairs, self.tau = pairs, tau
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, item: tuple[int, int]) -> dict[str, Tensor]:
-        return {"target": self.pairs[item]["lq"], "corner_px": torch.zeros(2, dtype=torch.int64)}
+        pair = self.pairs[item]
+        code = {"code": self.tau.normalised(pair["code"])} if self.tau.code_dim else {}
+        return {"target": pair["lq"], "corner_px": torch.zeros(2, dtype=torch.int64), **code}
 
 
 class DecoderObjective(nn.Module):
-    """L1 + gradients + perceptual + adversarial between decoded and target crops.
+    """L1 + gradients + perceptual + adversarial + identity between decoded and target crops.
 
     A batch holds "target", uint8 (B, 3, s, s); "corner_px" (B, 2), the crop's top left in its face; "latents"
     (B, L, s / f, s / f), by default those of the target itself; and, for a decoder that looks at it, "condition",
-    uint8 (B, 3, s, s).
+    uint8 (B, 3, s, s), or "code" (B, K), normalised. Where the mode is trained together with its decoder,
+    "lq_latents", "hq_latents" (B, L, h, w) and "embedding" (B, N, D) of the whole faces stand in the place of
+    "latents", and L_ldm is added.
     """
 
     def __init__(self, pipeline: FlipnetPipeline, decoder: ModeDecoder, config: DecoderConfig) -> None:
         super().__init__()
         self.decoder, self.config = decoder, config
-        # In a tuple, so that the frozen parts are no part of what is trained and saved.
-        self.frozen = (pipeline.vae, PerceptualNetwork())
+        # In a dictionary, so that the frozen parts are no part of what is trained and saved.
+        self._parts: dict[str, Any] = {"vae": pipeline.vae, "perceptual": PerceptualNetwork()}
+        if config.identity_network:
+            self._parts["recognition"] = MobileFace.from_file(Path(config.identity_network))
         self.size_px = pipeline.native_size_px
         self.judge = Judge() if config.adversarial_weight else None
+        self.mode_objective: ModeObjective | None = None
+        if config.together is not None:
+            self.mode_objective = ModeObjective(pipeline, Mode(config.mode), config.together)
+
+    @property
+    def frozen(self) -> tuple[nn.Module, ...]:
+        """What is looked at and not trained."""
+        return tuple(self._parts.values())
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return total, l1, gradient, perceptual and (when its weight is not 0) adversarial and judge."""
-        vae, perceptual_features = self.frozen
+        """Return total, l1, gradient, perceptual, and where they apply adversarial, judge, identity and ldm."""
+        vae, perceptual_features = self._parts["vae"], self._parts["perceptual"]
         config = self.config
         target = to_unit_range(batch["target"])
+        latents = self._latents(batch, target)
         with torch.no_grad():
-            latents = batch["latents"] if "latents" in batch else encode_latents(vae, target)
             fuses = self.decoder.config.fuses
             features = encoder_features(vae, to_unit_range(batch["condition"])) if fuses else ()
             real_features = perceptual_features(target)
-        made = self.decoder(raw_latents(vae, latents), features).float()
+        made = self.decoder(raw_latents(vae, latents), features, code=batch.get("code")).float()
         made_features = perceptual_features(made)
 
         coarse, coarse_target = (F.avg_pool2d(x, config.fidelity_px) for x in (made, target))
@@ -134,7 +179,39 @@ class DecoderObjective(nn.Module):
             )
             total = total + config.adversarial_weight * adversarial + judged
             losses |= {"adversarial": adversarial, "judge": judged}
+        if config.identity_weight:
+            identity = self._identity(made, target, batch["corner_px"])
+            total = total + config.identity_weight * identity.nan_to_num(0)
+            losses |= {"identity": identity}
+        if self.mode_objective is not None and config.together is not None:
+            ldm = self.mode_objective(batch)["total"]
+            total = total + config.together.ldm_weight * ldm
+            losses |= {"ldm": ldm}
         return {"total": total} | {name: value.detach() for name, value in losses.items()}
+
+    def _latents(self, batch: dict[str, Tensor], target: Tensor) -> Tensor:
+        """Latents of the crops: given, made by the mode with gradient, or the target's own."""
+        if "latents" in batch:
+            return batch["latents"]
+        vae, objective = self._parts["vae"], self.mode_objective
+        if objective is None:
+            with torch.no_grad():
+                return encode_latents(vae, target)
+        network, lq = objective.network, batch["lq_latents"]
+        condition = network.condition(lq, batch["embedding"], gradient=False)
+        made = denoise(
+            lambda noisy, timestep: network(noisy, timestep, condition),
+            objective.scheduler,
+            torch.randn_like(lq),
+            self.config.denoising_steps,
+        )
+        factor = downscale_factor(vae)
+        return crop_each(made, batch["corner_px"] // factor, target.shape[-1] // factor)
+
+    def _identity(self, made: Tensor, target: Tensor, corner_px: Tensor) -> Tensor:
+        """Identity distance of the crops that are the middle of a face, NaN where none is."""
+        middle = (corner_px == (self.size_px - target.shape[-1]) // 2).all(1)
+        return identity_distance(self._parts["recognition"], made[middle], target[middle])
 
 
 def build(recipe: Recipe) -> TrainingStage:
@@ -150,11 +227,17 @@ def build(recipe: Recipe) -> TrainingStage:
     if mode not in pipeline.decoders:
         restores = mode is Mode.RESTORATION
         pipeline.decoders[mode] = ModeDecoder.from_vae(pipeline.vae, fuses=restores, noise=not restores)
+    if config.together is not None:
+        widen_lora(pipeline.network, mode, config.together.lora_rank, config.together.lora_convolutions)
+        train_only(pipeline, mode)
+    tau = pipeline.network.tau(mode)
+    if tau.code_dim and not pipeline.decoders[mode].config.code_dim:
+        pipeline.decoders[mode] = pipeline.decoders[mode].with_code(tau.code_dim)
     decoder = pipeline.decoders[mode].requires_grad_(True)
     objective = DecoderObjective(pipeline, decoder, config)
     if mode is Mode.DEGRADATION:
         pairs, val_pairs = (
-            LqPictures(TrainingPairs(pair_sources(sources), config.crop_px))
+            LqPictures(TrainingPairs(pair_sources(sources), config.crop_px, storage=config.storage), tau)
             for sources in (config.pairs, config.val_pairs)
         )
         batches = seeded_batches(pairs, pairs.pairs.weights(), recipe)
@@ -166,11 +249,17 @@ def build(recipe: Recipe) -> TrainingStage:
         batches = seeded_batches(_crops(pipeline, config, faces, recipe), weights, recipe)
         validate = partial(validate_restoration, pipeline, val)
         pictures = partial(restoration_pictures, pipeline, val)
+
+    def scale(name: str) -> float:
+        of_mode = name.startswith("mode_objective.")
+        return config.together.learning_rate_scale if config.together and of_mode else 1.0
+
     return TrainingStage(
         objective,
         batches,
         validate,
         save=pipeline.save_pretrained,
+        learning_rate_scale=scale,
         pictures=pictures,
         frozen=objective.frozen,
     )
@@ -182,10 +271,12 @@ def validate_grain(pipeline: FlipnetPipeline, pictures: LqPictures) -> dict[str,
     means over 8 x 8 pixels."""
     ratios, fidelity = [], []
     for index in np.linspace(0, len(pictures) - 1, min(VALIDATION_FACES, len(pictures))).astype(int):
-        target = to_unit_range(pictures[int(index), int(index)]["target"])[None]
+        picture = pictures[int(index), int(index)]
+        target = to_unit_range(picture["target"])[None]
+        codes = picture["code"][None] if "code" in picture else None
         latents, features = pipeline.encode(target)
         generators = [torch.Generator().manual_seed(int(index))]
-        made = pipeline.decode(latents, features, generators).clamp(-1, 1)
+        made = pipeline.decode(latents, features, generators, codes=codes).clamp(-1, 1)
         ratios.append(float(gradient_energy(made) / gradient_energy(target)))
         fidelity.append(float(psnr(F.avg_pool2d(made, 8), F.avg_pool2d(target, 8))))
     return {"grain_ratio": float(np.median(ratios)), "psnr_8px": float(np.mean(fidelity))}
@@ -193,15 +284,35 @@ def validate_grain(pipeline: FlipnetPipeline, pictures: LqPictures) -> dict[str,
 
 def _crops(
     pipeline: FlipnetPipeline, config: DecoderConfig, faces: DecodedFaces, recipe: Recipe
-) -> RestoredCrops:
-    factor = downscale_factor(pipeline.vae)
-    input_px = pipeline.network.face_encoder.config.input_px
-    lq = LqVariants(faces, config.degradation.presets, input_px, recipe.run.seed, Path(recipe.data.cache))
-    variants = [
-        (lq.pixels(number), lq.restored_latents(pipeline, config.denoising_steps, number))
-        for number in range(config.lq_variants)
-    ]
-    return RestoredCrops(faces.pixels, variants, config.crop_px // factor, factor)
+) -> FaceCrops:
+    vae, encoder, cache = pipeline.vae, pipeline.network.face_encoder, Path(recipe.data.cache)
+    factor = downscale_factor(vae)
+    lq = LqVariants(faces, config.degradation.presets, encoder.config.input_px, recipe.run.seed, cache)
+    if config.together is None:
+        variants = [
+            Variant(
+                lq.pixels(number), {"latents": lq.restored_latents(pipeline, config.denoising_steps, number)}
+            )
+            for number in range(config.lq_variants)
+        ]
+    else:
+        hq = cached_hq_latents(vae, faces, cache)
+        variants = [
+            Variant(
+                lq.pixels(number),
+                wholes={
+                    "lq_latents": lq.latents(vae, number)["latents"],
+                    "hq_latents": hq[int(is_mirrored(number))],
+                    "embedding": lq.embeddings(vae, encoder, number),
+                },
+            )
+            for number in range(config.lq_variants)
+        ]
+    return FaceCrops(faces.pixels, variants, config.crop_px // factor, factor, config.face_share)
+
+
+def _float(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.array(array, np.float32))
 
 
 def _channels_first(image: np.ndarray) -> Tensor:
