@@ -1,6 +1,6 @@
 """Numbers of a benchmark by group of faces, and which groups are served worse than the mean.
 
-    flipnet benchmark data/faces512/val.tar --report benchmark.json
+    flipnet benchmark data/faces512/val.tar -o benchmark.json
     python benchmarks/by_group.py benchmark.json [--part medium] [--margin 0.15]
 
 Groups are read from the faces' names, <source>-<group>-<index>. Prints one Markdown row per group: faces, PSNR,

@@ -359,6 +359,8 @@ class DecoderConfig(_Table):
         perceptual_weight: of the distance in a frozen network's features (see `training.adversary`).
         perceptual_halved: take that distance at half size too, and the mean of both.
         adversarial_weight: of the discriminators' verdict; 0 trains without any.
+        grid_weight: of the grid of latent pixels that the truth does not have (`objective.grid_distance`).
+        latent_noise: deviation of the noise added to latents, so that the network's errors do not show as texture.
         identity_weight: restoration: of the distance between made and true faces to `identity_network`, the
             safetensors file of `training.recognition`; 0 needs no file.
         face_share: restoration: share of the crops that are the middle of the face, where identity is looked at;
@@ -380,6 +382,8 @@ class DecoderConfig(_Table):
     perceptual_weight: NonNegative = 0.2
     perceptual_halved: bool = True
     adversarial_weight: NonNegative = 0.0
+    grid_weight: NonNegative = 0.0
+    latent_noise: NonNegative = 0.0
     identity_weight: NonNegative = 0.0
     identity_network: str | None = None
     face_share: Fraction = 0.0

@@ -10,6 +10,7 @@ from flipnet.training.objective import (
     estimated_clean,
     gradient_energy,
     gradient_l1,
+    grid_distance,
     hinge_losses,
     perceptual_distance,
     psnr,
@@ -84,3 +85,16 @@ def test_hinge_losses_train_one_side_at_a_time():
     assert judge.weight.grad is None
     judged.backward()
     assert judge.weight.grad.abs().sum() > 0
+
+
+def test_grid_distance_sees_blocks_and_neither_noise_nor_slopes():
+    generator = torch.Generator().manual_seed(0)
+    smooth = torch.linspace(-1, 1, 64).expand(2, 3, 64, 64) + 0.05 * torch.randn(
+        2, 3, 64, 64, generator=generator
+    )
+    noisier = smooth + 0.05 * torch.randn(2, 3, 64, 64, generator=generator)
+    blocks = smooth + 0.3 * torch.randn(2, 3, 4, 4, generator=generator).repeat_interleave(
+        16, 2
+    ).repeat_interleave(16, 3)
+    assert grid_distance(smooth, smooth, 16) == 0
+    assert grid_distance(blocks, smooth, 16) > 5 * grid_distance(noisier, smooth, 16)

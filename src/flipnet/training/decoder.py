@@ -40,7 +40,7 @@ from flipnet.training.degradation import pair_sources
 from flipnet.training.faces import load_faces
 from flipnet.training.loop import TrainingStage, seeded_batches
 from flipnet.training.modes import ModeObjective, crop_each, train_only
-from flipnet.training.objective import gradient_energy, gradient_l1, psnr, to_unit_range
+from flipnet.training.objective import gradient_energy, gradient_l1, grid_distance, psnr, to_unit_range
 from flipnet.training.recognition import MobileFace, identity_distance
 from flipnet.training.restoration import VALIDATION_FACES, restoration_pictures, validate_restoration
 from flipnet.training.widening import widen_lora
@@ -158,6 +158,8 @@ class DecoderObjective(nn.Module):
             fuses = self.decoder.config.fuses
             features = encoder_features(vae, to_unit_range(batch["condition"])) if fuses else ()
             real_features = perceptual_features(target)
+        if config.latent_noise:
+            latents = latents + config.latent_noise * torch.randn_like(latents)
         made = self.decoder(raw_latents(vae, latents), features, code=batch.get("code")).float()
         made_features = perceptual_features(made)
 
@@ -172,6 +174,10 @@ class DecoderObjective(nn.Module):
             perceptual = (perceptual + feature_distance(perceptual_features(small), wanted)) / 2
         total = l1 + config.gradient_weight * gradient + config.perceptual_weight * perceptual
         losses = {"l1": l1, "gradient": gradient, "perceptual": perceptual}
+        if config.grid_weight:
+            grid = grid_distance(made, target, downscale_factor(vae))
+            total = total + config.grid_weight * grid
+            losses |= {"grid": grid}
         if self.judge is not None:
             place = places(batch["corner_px"], target.shape[-1], self.size_px)
             adversarial, judged = hinge(

@@ -125,6 +125,29 @@ def gradient_energy(images: Tensor) -> Tensor:
     return luma.diff(dim=-1).square().mean() + luma.diff(dim=-2).square().mean()
 
 
+def grid_distance(made: Tensor, truth: Tensor, period: int) -> Tensor:
+    """How much more of a grid of `period` pixels there is in one batch than in the other, 0 for none.
+
+    Args:
+        made, truth: (B, 3, H, W) in [-1, 1], H and W at least two periods, the grid starting at their corner.
+        period: of the grid, pixels: what one latent pixel covers.
+
+    Steps between rows, and between columns, are averaged by where in the period they lie and taken relative to
+    their mean; third differences, since a slope or a curve crosses a border as well and a step does not. Source:
+    our choice; decoders that enlarge by pixel shuffling, and errors of single latent pixels, leave such grids.
+    """
+    return (_steps_by_phase(made, period) - _steps_by_phase(truth, period)).abs().mean()
+
+
+def _steps_by_phase(images: Tensor, period: int) -> Tensor:
+    luma, phases = images.float().mean(1), []
+    for turned in (luma, luma.transpose(-1, -2)):
+        steps = turned.diff(n=3, dim=-1).abs().mean((0, 1))
+        whole = steps[: len(steps) // period * period].view(-1, period).mean(0)
+        phases.append(whole / whole.mean())
+    return torch.cat(phases)
+
+
 def hinge_losses(judge: nn.Module, made: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
     """Return the maker's adversarial loss and the judge's hinge loss for one batch of each.
 
