@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
 from pathlib import Path
 
@@ -26,10 +27,10 @@ def main(output: Path) -> None:
     for recipe in (ROOT / "recipes").glob("*.toml"):
         (output / "recipes" / recipe.stem).write_bytes(recipe.read_bytes())
     (output / "recipes/override").write_text("optim.steps=5")
-    for first in range(16):
-        (output / "checkpoints" / f"{first:02}").write_bytes(
-            bytes([first, first % 2]) + bytes(range(first, 40))
-        )
+    # Read as a list of choices, any bytes are a fault.
+    choices = random.Random(0)
+    for index in range(64):
+        (output / "checkpoints" / f"{index:02}").write_bytes(choices.randbytes(40))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,9 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
     pipeline.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_checkpoint) -> Path:
+    """A good checkpoint to be spoilt."""
+    return shutil.copytree(tiny_checkpoint, tmp_path / "model")

@@ -6,13 +6,13 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from command_line import flipnet, is_one_sentence
+from checkpoint_changes import MODE, UNET, VAE, WEIGHTS, change_json, change_tensors, refusal
+from command_line import flipnet
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -20,13 +20,6 @@ from safetensors.torch import load_file, save_file
 from flipnet import checkpoints
 from flipnet.checkpoints import CheckpointError
 from flipnet.pipelines.pipeline import FlipnetPipeline
-from flipnet.types import FlipnetError
-
-UNET = "unet/diffusion_pytorch_model.safetensors"
-VAE = "vae/diffusion_pytorch_model.safetensors"
-FACES = "face_encoder/diffusion_pytorch_model.safetensors"
-MODE = "modes/restoration.safetensors"
-WEIGHTS = (UNET, VAE, FACES, MODE)
 
 
 class Payload:
@@ -37,36 +30,6 @@ class Payload:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, (str(self.marker),)
-
-
-@pytest.fixture
-def folder(tmp_path, tiny_checkpoint) -> Path:
-    """A good checkpoint to be spoilt."""
-    return shutil.copytree(tiny_checkpoint, tmp_path / "model")
-
-
-def refusal(folder: Path) -> str:
-    with pytest.raises(FlipnetError) as caught:
-        FlipnetPipeline.from_pretrained(folder)
-    sentence = str(caught.value)
-    assert is_one_sentence(sentence), sentence
-    assert str(folder) in sentence
-    return sentence
-
-
-def change_tensors(file: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> str:
-    """Rewrite a safetensors file with `change` applied to its tensors; return the first key."""
-    with safe_open(file, "pt") as opened:
-        metadata = opened.metadata()
-    tensors = load_file(file)
-    first = min(tensors)
-    change(tensors)
-    save_file(tensors, file, metadata)
-    return first
-
-
-def change_json(file: Path, **values: object) -> None:
-    file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
 
 def test_the_unspoilt_folder_loads(folder):

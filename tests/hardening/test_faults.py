@@ -19,7 +19,6 @@ import pytest
 import torch
 from command_line import fingerprints, flipnet, is_one_sentence, report_of
 from PIL import Image
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from flipnet.commands.outputs import Job, OutputNaming
@@ -236,15 +235,32 @@ def test_a_detector_that_raises_costs_its_photo_only(tmp_path, tiny_checkpoint, 
     assert not job.target.parent.exists()
 
 
-def test_a_network_that_returns_nan_fails_every_photo_and_the_run_ends(tmp_path, tiny_checkpoint, photos):
-    """Finite weights, so the folder loads, but so large that what they make is not."""
-    model = shutil.copytree(tiny_checkpoint, tmp_path / "model")
-    file = model / "unet/diffusion_pytorch_model.safetensors"
-    with safe_open(file, "pt") as opened:
-        metadata = opened.metadata()
+def with_huge_weights(checkpoint: Path, folder: Path, part: str, tensor: str) -> Path:
+    """Finite weights, but so large that what they make of anything but zeros is not."""
+    model = shutil.copytree(checkpoint, folder / "model")
+    file = model / part / "diffusion_pytorch_model.safetensors"
     tensors = load_file(file)
-    tensors["conv_out.weight"].fill_(3e38)
-    save_file(tensors, file, metadata)
+    tensors[tensor].fill_(3e38)
+    save_file(tensors, file)
+    return model
+
+
+def test_a_network_that_returns_nan_for_everything_is_refused_before_the_first_photo(
+    tmp_path, tiny_checkpoint, photos
+):
+    model = with_huge_weights(tiny_checkpoint, tmp_path, "unet", "conv_out.weight")
+    run = restore(photos, tmp_path / "out", model)
+    assert run.code == 2
+    assert run.sentences() == [
+        f"flipnet: {model}: its parts do not work together: mode 'restoration' gives values that are not finite"
+    ]
+
+
+def test_a_network_that_returns_nan_for_photos_fails_every_one_and_the_run_ends(
+    tmp_path, tiny_checkpoint, photos
+):
+    # The trial at loading is of a gray face, all zeros.
+    model = with_huge_weights(tiny_checkpoint, tmp_path, "vae", "encoder.stem.weight")
     run = restore(photos, tmp_path / "out", model, "--report", tmp_path / "report.json")
     assert run.code == 1
     causes = {record["cause"] for record in report_of(tmp_path / "report.json").values()}
