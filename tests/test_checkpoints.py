@@ -21,8 +21,8 @@ def test_bundled_models_hold_no_pickles_and_fit_their_budget():
     assert {path.suffix for path in files} == {".json", ".safetensors"}
     sizes = {path: path.stat().st_size for path in files}
     degradation = sum(size for path, size in sizes.items() if "degradation" in str(path))
-    assert sum(sizes.values()) - degradation <= 100 * 2**20
-    assert degradation <= 25 * 2**20
+    assert sum(sizes.values()) - degradation <= 100e6
+    assert degradation <= 25e6
 
 
 def test_checksums_cover_every_file(tmp_path):
