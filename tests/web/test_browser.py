@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -180,18 +181,23 @@ def test_cancel_stops_the_work(open_page, engine, photo):
 
 
 def test_leaving_the_page_stops_the_work(open_page, engine, photo):
-    page = open_page(DESK)
+    page, other = open_page(DESK), open_page(DESK)
     choose(page, photo)
     page.get_by_role("button", name="Settings").first.click()
     page.get_by_label("number input for Denoising steps").first.fill("50")
     page.get_by_label("number input for Samples").first.fill("8")
     page.keyboard.press("Tab")
     passes = []
-    hook = engine.pipeline.unet.register_forward_hook(lambda *_: passes.append(1))
+
+    def count(*_):
+        # All passes together then take ten seconds, however small the network.
+        passes.append(1)
+        time.sleep(0.05)
+
+    hook = engine.pipeline.unet.register_forward_hook(count)
     page.get_by_role("button", name="Restore", exact=True).click()
     while len(passes) < 3:
         page.wait_for_timeout(20)
-    other = open_page(DESK)
     page.goto("about:blank")
     while engine.jobs._of_session:
         other.wait_for_timeout(20)
