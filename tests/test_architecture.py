@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "flipnet"
 # Lower never imports higher. What is on one line may import each other, but not in a cycle.
 LAYERS = (
     ("types",),
-    ("images", "deep_images", "xmp", "provenance", "config", "checkpoints"),
+    ("images", "provenance", "config", "checkpoints"),
     ("data", "faces"),
     ("models",),
     ("pipelines", "video"),

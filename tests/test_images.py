@@ -1,6 +1,7 @@
 """Files in and out: depth, alpha, colour, metadata, orientation, damage, atomic writes."""
 
 import struct
+import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -279,6 +280,19 @@ def test_heic_without_its_extra_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
     with pytest.raises(ImageError, match=r'a\.heic: HEIC pictures need more: pip install "flipnet\[heic\]"'):
         read_photo(tmp_path / "a.heic")
+
+
+def test_a_fresh_process_knows_formats_from_content_alone_and_loads_no_others(tmp_path):
+    # Other tests have loaded plug-ins already, and Pillow looks at suffixes to load more.
+    for number, name in enumerate(("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")):
+        Image.new("RGB", (8, 8)).save(tmp_path / str(number), name)
+    code = (
+        "import sys; from pathlib import Path; from flipnet.images import read_photo; "
+        f"print([read_photo(Path({str(tmp_path)!r}, str(n))).format for n in range(7)], "
+        "'PIL.EpsImagePlugin' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['jpeg', 'png', 'webp', 'tiff', 'bmp', 'gif', 'avif'] False"
 
 
 def test_avif_is_read_and_becomes_png(tmp_path):

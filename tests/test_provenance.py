@@ -11,8 +11,7 @@ import pytest
 import tifffile
 from PIL import Image, PngImagePlugin
 
-from flipnet import xmp
-from flipnet.images import Photo, read_photo, write_photo
+from flipnet.images import Photo, read_photo, write_photo, xmp
 from flipnet.provenance import PARTLY_AI, SOFTWARE, WHOLLY_AI, mark_as_restored, without_metadata
 from flipnet.types import FlipnetError
 

@@ -13,8 +13,8 @@ from pathlib import PurePath
 
 from PIL import ExifTags, Image
 
-from flipnet import __version__, xmp
-from flipnet.images import Photo
+from flipnet import __version__
+from flipnet.images import Photo, xmp
 from flipnet.types import FlipnetError
 
 NOT_EVIDENCE = (

@@ -1,14 +1,13 @@
-"""What Pillow cannot do for `flipnet.images`: 16-bit colour PNG and TIFF, and TIFF with Exif.
+"""What Pillow cannot do: 16-bit colour PNG and TIFF, and TIFF with Exif.
 
-Part of `flipnet.images`, which alone calls it. Samples here are (H, W) or (H, W, C) with C = 1 gray, 2 gray
-and alpha, 3 RGB, 4 RGB and alpha; alpha is not premultiplied.
+Samples here are (H, W) or (H, W, C) with C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha; alpha is not
+premultiplied.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
@@ -17,14 +16,7 @@ import numpy as np
 import tifffile
 from PIL import ExifTags, Image, TiffImagePlugin
 
-DECODE_ERRORS: tuple[type[Exception], ...] = (
-    tifffile.TiffFileError,
-    imagecodecs.PngError,
-    imagecodecs.LzwError,
-    imagecodecs.DeflateError,
-    imagecodecs.ZlibError,
-)
-"""What a damaged file raises here beside Python's own errors."""
+from flipnet.images.metadata import Header
 
 
 def is_deep(image: Image.Image, path: Path) -> bool:
@@ -40,7 +32,7 @@ def decode(path: Path) -> np.ndarray:
 
     Raises:
         ValueError: TIFF samples that are not unsigned, gray or RGB.
-        One of `DECODE_ERRORS` or Python's own errors: a damaged file.
+        One of `CODEC_ERRORS`: a damaged file.
     """
     with path.open("rb") as file:
         if file.read(4) == b"\x89PNG":
@@ -62,25 +54,6 @@ def decode(path: Path) -> np.ndarray:
         colours = np.divide(samples[..., :-1], alpha, out=np.zeros(samples[..., :-1].shape), where=alpha > 0)
         samples[..., :-1] = np.rint(colours.clip(0, 65535))
     return samples
-
-
-@dataclass(frozen=True)
-class Header:
-    """What is written beside the samples; empty parts are left out.
-
-    Attributes:
-        exif: Exif block starting with b"Exif\\0\\0".
-        icc_profile: ICC profile.
-        xmp: XMP packet, UTF-8.
-        text: (key, value) pairs, for PNG only.
-        dpi: pixels per inch across and down; None = unknown.
-    """
-
-    exif: bytes = b""
-    icc_profile: bytes = b""
-    xmp: bytes = b""
-    text: tuple[tuple[str, str], ...] = ()
-    dpi: tuple[float, float] | None = None
 
 
 def encode_png(file: IO[bytes], samples: np.ndarray, header: Header) -> None:
