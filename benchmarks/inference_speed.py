@@ -1,12 +1,12 @@
 """Seconds per face by engine, threads and batch; what start-up and each part of a restoration take.
 
     python benchmarks/inference_speed.py [--model compact] [--threads 1 2] [--batches 1 4] [--repeats 5]
-                                         [--compile] [--skip-start]
+                                         [--compile] [--skip-start | --only-start]
 
 Every number is the least of several repeats: "wall" is what a clock shows, "CPU" what the process used of its
 processors, which another program on the same machine disturbs less. --compile adds torch.compile, whose first face
 takes minutes; OpenVINO is measured where it is installed. Start-up runs in processes of its own, on scikit-image's
-astronaut.
+astronaut, one after another in turns, each on all the threads it takes by itself (OMP_NUM_THREADS=1 for one).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from flipnet.pipelines.sampling import denoise, initial_noise
 WARM_START = """
 from flipnet.pipelines.restore import FaceRestorer
 import torch
-FaceRestorer.from_checkpoint({model!r})(torch.zeros(1, 3, 512, 512), [0])
+FaceRestorer.from_checkpoint({model!r}, own_mode_only={alone})(torch.zeros(1, 3, 512, 512), [0])
 """
 
 
@@ -51,13 +51,17 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--skip-start", action="store_true")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--skip-start", action="store_true")
+    start.add_argument("--only-start", action="store_true")
     options = parser.parse_args()
     graph = RestorationGraph(FlipnetPipeline.from_pretrained(options.model))
     faces = sample_faces(graph.pipeline.native_size_px)
     exported = export_onnx(graph, faces, model_name=options.model, licence="")
     say(f"onnx: {len(exported.content) / 2**20:.1f} MiB, within {exported.difference:.2g} levels of torch")
-    say(f"another noise changes the result by {noise_spread(graph, faces):.2g} levels (mean)")
+    if options.only_start:
+        start_up(options.model, exported.content, options.repeats)
+        return
     for threads in options.threads:
         torch.set_num_threads(threads)
         engines = engines_of(graph, exported.content, threads, compiles=options.compile)
@@ -69,7 +73,7 @@ def main() -> None:
         for name, (wall, cpu) in parts(graph, faces[:1], options.repeats).items():
             say(f"  {name}, {threads} threads, bf16 if the CPU has it: {wall:.3f} s, CPU {cpu:.3f}")
     if not options.skip_start:
-        start_up(options.model, options.repeats)
+        start_up(options.model, exported.content, options.repeats)
 
 
 def engines_of(
@@ -141,13 +145,6 @@ def parts(graph: RestorationGraph, faces: torch.Tensor, repeats: int) -> dict[st
 
 
 @torch.inference_mode()
-def noise_spread(graph: RestorationGraph, faces: torch.Tensor) -> float:
-    """Return the mean difference that another noise makes, 8-bit levels."""
-    draws = [torch.randn(len(faces), *graph.noise_shape) for _ in range(2)]
-    first, second = (graph(faces, noise) for noise in draws)
-    return float((first - second).abs().mean()) * 127.5
-
-
 def least(call: Callable[[], object], repeats: int) -> tuple[float, float]:
     """Return the least (wall, CPU) seconds of a call, after one that is not counted."""
     call()
@@ -160,20 +157,27 @@ def least(call: Callable[[], object], repeats: int) -> tuple[float, float]:
     return min(walls), min(cpus)
 
 
-def start_up(model: str, repeats: int) -> None:
-    """Print what new processes take, and which packages' imports that is."""
+def start_up(model: str, onnx: bytes, repeats: int) -> None:
+    """Print what new processes take, and which packages' imports that is; `onnx` is the model's exported file."""
     with tempfile.TemporaryDirectory() as folder:
         Image.fromarray(skimage.data.astronaut()).save(f"{folder}/photo.png")
-        restore = ["-m", "flipnet", "restore", f"{folder}/photo.png", "-o", folder, "--model", model]
+        Path(folder, "restorer.onnx").write_bytes(onnx)
+        restore = ["-m", "flipnet", "restore", f"{folder}/photo.png", "-o", f"{folder}/out", "--overwrite"]
         processes = {
             "import torch": ["-c", "import torch"],
             "import flipnet.pipelines.restore": ["-c", "import flipnet.pipelines.restore"],
-            "import, load, first face": ["-c", WARM_START.format(model=model)],
-            "flipnet restore, one photo": [*restore, "--overwrite"],
+            "import, load, first face": ["-c", WARM_START.format(model=model, alone=True)],
+            "the same with all modes": ["-c", WARM_START.format(model=model, alone=False)],
+            "flipnet restore, one photo": [*restore, "--model", model],
+            "flipnet restore --model restorer.onnx": [*restore, "--model", f"{folder}/restorer.onnx"],
         }
-        for name, arguments in processes.items():
-            runs = [process_seconds([sys.executable, *arguments]) for _ in range(repeats)]
-            wall, cpu = (min(column) for column in zip(*runs, strict=True))
+        runs: dict[str, list[tuple[float, float]]] = {name: [] for name in processes}
+        # In turns, so that a busy minute of the machine meets them all.
+        for _ in range(repeats):
+            for name, arguments in processes.items():
+                runs[name].append(process_seconds([sys.executable, *arguments]))
+        for name, seconds in runs.items():
+            wall, cpu = (min(column) for column in zip(*seconds, strict=True))
             say(f"{name}: {wall:.1f} s, CPU {cpu:.1f}")
     command = [sys.executable, "-X", "importtime", "-c", "import flipnet.pipelines.restore"]
     log = subprocess.run(command, capture_output=True, text=True, check=True).stderr

@@ -15,6 +15,7 @@ from flipnet.pipelines.onnx_export import RestorationGraph
 from flipnet.pipelines.pipeline import FlipnetPipeline
 from flipnet.pipelines.restore import FaceRestorer
 from tiny import tiny_pipeline
+from two_modes import two_mode_pipeline
 
 
 def export(*arguments):
@@ -48,6 +49,37 @@ def test_default_steps_travel_with_the_checkpoint(tmp_path, tiny_checkpoint, cap
     assert export(tiny_checkpoint, "-o", tmp_path / "no", "--steps", "painting=2") == 2
     assert "no mode 'painting'" in capsys.readouterr().err
     assert export(tiny_checkpoint, "-o", tmp_path / "no", "--steps", "restoration=0") == 2
+
+
+def test_a_narrowed_lora_makes_a_smaller_checkpoint_that_works(tmp_path, tiny_checkpoint, capsys):
+    assert export(tiny_checkpoint, "-o", tmp_path / "out", "--lora-rank", "1") == 0
+    assert re.search(r"restoration: LoRA of rank 1, \d+\.\d\d% of its energy kept", capsys.readouterr().out)
+    whole, narrow = (
+        folder / "modes" / "restoration.safetensors" for folder in (tiny_checkpoint, tmp_path / "out")
+    )
+    assert narrow.stat().st_size < whole.stat().st_size
+    faces = torch.zeros(1, 3, *[FaceRestorer.from_checkpoint(tmp_path / "out").native_size_px] * 2)
+    assert FaceRestorer.from_checkpoint(tmp_path / "out")(faces, [0]).isfinite().all()
+    assert export(tiny_checkpoint, "-o", tmp_path / "no", "--lora-rank", "painting=2") == 2
+    assert export(tiny_checkpoint, "-o", tmp_path / "no", "--lora-rank", "0") == 2
+    assert export(tiny_checkpoint, "--onnx", tmp_path / "no.onnx", "--lora-rank", "1") == 2
+    assert not list(tmp_path.glob("no*"))
+
+
+def test_averaged_runs_have_the_mean_of_their_weights(tmp_path, tiny_checkpoint, capsys):
+    other = FlipnetPipeline.from_pretrained(tiny_checkpoint)
+    with torch.no_grad():
+        other.network.tau("restoration").null.add_(2)
+    other.save_pretrained(tmp_path / "other")
+    averaged = ("--average", tmp_path / "other", "--dtype", "float32")
+    assert export(tiny_checkpoint, "-o", tmp_path / "out", *averaged) == 0
+    mean, first = (FlipnetPipeline.from_pretrained(folder) for folder in (tmp_path / "out", tiny_checkpoint))
+    nulls = [pipeline.network.tau("restoration").null for pipeline in (mean, first)]
+    torch.testing.assert_close(nulls[0], nulls[1] + 1)
+    two_mode_pipeline().save_pretrained(tmp_path / "two")
+    assert export(tiny_checkpoint, "-o", tmp_path / "no", "--average", tmp_path / "two") == 2
+    assert f"{tmp_path / 'two'}: its modes and decoders are not shaped like" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
 
 
 def test_documented_example_restores_a_face_where_torch_cannot_be_imported(tmp_path, tiny_checkpoint, capsys):

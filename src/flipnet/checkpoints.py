@@ -145,7 +145,8 @@ def tensor_shapes(file: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]
 def refuse_not_finite(tensors: Mapping[str, Tensor], source: Path) -> None:
     """Raise CheckpointError naming `source` and the first tensor with a value that is NaN or infinite."""
     for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
+        # NaN and infinity carry through a sum, which is ten times cheaper; a sum may also overflow by itself.
+        if not tensor.sum().isfinite() and not tensor.isfinite().all():
             raise CheckpointError(f"{source}: tensor {name} holds values that are not finite")
 
 

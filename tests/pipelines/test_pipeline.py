@@ -120,6 +120,24 @@ def test_same_seed_same_face_whatever_the_batch(pipeline):
     assert (restore(pipeline, faces(), 1, 3)[1] - both[1]).abs().max() > 1e-3
 
 
+def test_a_single_step_starts_from_the_noises_mean_whatever_the_seed(pipeline):
+    pipeline.precision = "no"
+    one, other = (restore(pipeline, faces(1), seed, num_inference_steps=1) for seed in (2, 3))
+    assert torch.equal(one, other)
+    latents, features = pipeline.encode(faces(1))
+    with torch.no_grad():
+        condition = pipeline.network.condition(latents, pipeline.network.embed(faces(1)))
+        made = denoise(
+            lambda noisy, t: pipeline.network(noisy, t, condition),
+            pipeline.scheduler,
+            torch.zeros_like(latents),
+            1,
+        )
+        expected = pipeline.decode(made, features)
+    torch.testing.assert_close(one, expected.clamp(-1, 1))
+    assert not torch.equal(*(restore(pipeline, faces(1), seed, num_inference_steps=2) for seed in (2, 3)))
+
+
 def test_phi_changes_the_result(pipeline):
     out = {phi: restore(pipeline, faces(1), 1, phi=phi) for phi in (0.0, 1.0, 2.0)}
     assert (out[0.0] - out[1.0]).abs().mean() > 1e-3

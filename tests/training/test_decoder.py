@@ -13,7 +13,6 @@ from flipnet.pipelines.pipeline import FlipnetPipeline
 from flipnet.training import run_recipe
 from flipnet.training.adversary import PerceptualNetwork, feature_distance, places
 from flipnet.training.recognition import MobileFace
-from flipnet.training.widening import widen_lora
 from flipnet.types import FlipnetError
 from tiny import tiny_pipeline
 from two_modes import two_mode_pipeline
@@ -67,24 +66,6 @@ def test_mode_and_decoder_learn_together_and_identity_is_looked_at(tmp_path, wri
     assert all(lora[name].abs().sum() > 0 for name in lora if "conv1.lora_B" in name)
     before = pipeline.unet.state_dict()["mid_block.resnets.0.conv1.weight"]
     assert torch.equal(before, trained.unet.state_dict()["mid_block.resnets.0.conv1.base_layer.weight"])
-
-
-def test_widened_lora_does_what_it_did_and_refuses_to_narrow():
-    network = tiny_pipeline().network.eval()
-    network.activate("restoration")
-    latents = torch.randn(1, network.latent_channels, 8, 8, generator=torch.Generator().manual_seed(1))
-
-    def predicted():
-        with torch.no_grad():
-            return network(latents, 500, network.condition(latents, None))
-
-    before = predicted()
-    assert before.abs().sum() > 0
-    widen_lora(network, "restoration", 12, convolutions=True)
-    assert torch.equal(predicted(), before)
-    assert network.unet.peft_config["restoration"].r == 12
-    with pytest.raises(ValueError, match="rank 12 and cannot be narrowed to 4"):
-        widen_lora(network, "restoration", 4, convolutions=True)
 
 
 def test_recognition_weights_that_do_not_fit_are_named(tmp_path, write_recipe):

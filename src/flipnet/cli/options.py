@@ -52,7 +52,12 @@ Phi = Annotated[
 Steps = Annotated[
     int | None, typer.Option(min=1, max=1000, show_default="the model's own", help="Denoising steps.")
 ]
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Same seed, same result.")]
+Seed = Annotated[
+    int,
+    typer.Option(
+        min=0, max=2**32 - 1, help="Same seed, same result; a single step of restoration knows no seed."
+    ),
+]
 BatchSize = Annotated[int, typer.Option(min=1, max=1024, help="Faces of a photo restored at once.")]
 Device = Annotated[str, typer.Option(callback=known_device, help="auto, cpu, cuda, cuda:N or mps.")]
 

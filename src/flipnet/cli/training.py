@@ -69,18 +69,29 @@ def export(
             help="Denoising steps a mode takes by default; repeatable; without MODE it is the restoration.",
         ),
     ] = None,
+    lora_rank: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[MODE=]N",
+            help="Narrow a mode's LoRA to this rank, for a smaller checkpoint; as --steps.",
+        ),
+    ] = None,
+    average: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Average modes and decoders with this model's, a run from the same weights; repeatable.",
+        ),
+    ] = None,
     phi: Annotated[
         float | None,
         typer.Option(min=0.0, max=2.0, show_default="1", help="Boosting weight fixed in the ONNX file."),
     ] = None,
 ) -> None:
     """Write a trained model as a checkpoint to ship, or its restorer as one ONNX file (--onnx)."""
-    defaults = {}
-    for text in steps or []:
-        mode, _, number = text.rpartition("=")
-        if not number.isdecimal() or int(number) < 1:
-            raise typer.BadParameter(f"'{text}' is not [MODE=]N with N at least 1", param_hint="'--steps'")
-        defaults[mode or "restoration"] = int(number)
+    defaults, ranks = (
+        numbers_by_mode(given, option) for given, option in ((steps, "--steps"), (lora_rank, "--lora-rank"))
+    )
     if (output is None) == (onnx is None):
         raise typer.BadParameter("give either --output or --onnx")
 
@@ -89,8 +100,18 @@ def export(
     if output is not None:
         if phi is not None:
             raise typer.BadParameter("a checkpoint works with any phi", param_hint="'--phi'")
-        export_model(model, output, vae=vae, dtype=dtype.value, steps=defaults)
+        export_model(
+            model,
+            output,
+            vae=vae,
+            dtype=dtype.value,
+            steps=defaults,
+            lora_ranks=ranks,
+            average=average or [],
+        )
     elif onnx is not None:
+        if ranks or average:
+            raise typer.BadParameter("--lora-rank and --average are for checkpoints, export one first")
         if defaults.keys() - {"restoration"}:
             raise typer.BadParameter("the ONNX file restores only", param_hint="'--steps'")
         export_restorer(
@@ -101,3 +122,14 @@ def export(
             steps=defaults.get("restoration"),
             phi=1.0 if phi is None else phi,
         )
+
+
+def numbers_by_mode(given: list[str] | None, option: str) -> dict[str, int]:
+    """Read `[MODE=]N` values, N at least 1; without MODE it is the restoration."""
+    numbers = {}
+    for text in given or []:
+        mode, _, number = text.rpartition("=")
+        if not number.isdecimal() or int(number) < 1:
+            raise typer.BadParameter(f"'{text}' is not [MODE=]N with N at least 1", param_hint=f"'{option}'")
+        numbers[mode or "restoration"] = int(number)
+    return numbers

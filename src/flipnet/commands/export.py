@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ from torch import Tensor
 from flipnet import checkpoints
 from flipnet.images import faces_to_tensor
 from flipnet.models.backbone import load_vae
+from flipnet.models.flipnet import mode_state_dict
+from flipnet.models.lora_rank import narrow_lora
 from flipnet.pipelines.onnx_export import RestorationGraph, export_onnx
 from flipnet.pipelines.pipeline import FlipnetPipeline
 from flipnet.types import FlipnetError
@@ -32,6 +34,8 @@ def export_model(
     vae: Path | None = None,
     dtype: str = "float16",
     steps: Mapping[str, int] | None = None,
+    lora_ranks: Mapping[str, int] | None = None,
+    average: Sequence[str] = (),
 ) -> None:
     """Write a checkpoint in another dtype, optionally with another VAE of the same latents, and its checksums.
 
@@ -41,10 +45,21 @@ def export_model(
         vae: folder of a VAE whose decoder was finished after the restorer was trained.
         dtype: of the stored weights.
         steps: mode name -> denoising steps that the mode takes unless told otherwise.
+        lora_ranks: mode name -> rank that its LoRA is narrowed to, see `flipnet.models.lora_rank`.
+        average: models whose modes and decoders are averaged with this one's, weight by weight; that helps where
+            they are runs from the same weights. UNet, VAE and face encoder stay this model's own.
+            Source: "model soups" (Wortsman et al., 2022).
 
-    Raises FlipnetError when the VAE's latents have another shape or the model cannot be loaded.
+    Raises FlipnetError when the VAE's latents have another shape, averaged models do not have the same modes and
+    decoders, or a model cannot be loaded.
     """
     pipeline = _loaded(model, vae)
+    if average:
+        _average(pipeline, average)
+    for mode, rank in (lora_ranks or {}).items():
+        pipeline.network.activate(mode)
+        kept = narrow_lora(pipeline.network, mode, rank)
+        typer.echo(f"{mode}: LoRA of rank {rank}, {kept:.2%} of its energy kept")
     for mode, count in (steps or {}).items():
         pipeline.network.activate(mode)
         pipeline.network.default_steps[mode] = count
@@ -110,6 +125,29 @@ def _loaded(model: str, vae: Path | None) -> FlipnetPipeline:
             raise FlipnetError(f"{vae}: its latents have another shape than those of {model}")
         pipeline.register_modules(vae=replacement)
     return pipeline
+
+
+def _average(pipeline: FlipnetPipeline, others: Sequence[str]) -> None:
+    """Put the mean over the given models in the place of a pipeline's modes and decoders."""
+    weights = _own_weights(pipeline)
+    total = {name: tensor.clone() for name, tensor in weights.items()}
+    for other in others:
+        found = _own_weights(FlipnetPipeline.from_pretrained(other))
+        if {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in weights.items()}:
+            raise FlipnetError(
+                f"{other}: its modes and decoders are not shaped like those it is averaged with"
+            )
+        for name, tensor in found.items():
+            total[name] += tensor
+    for name, tensor in weights.items():
+        tensor.copy_(total[name] / (1 + len(others)))
+
+
+def _own_weights(pipeline: FlipnetPipeline) -> dict[str, Tensor]:
+    """The tensors of modes and decoders, by names that tell them apart; they are the pipeline's own memory."""
+    parts = {mode: mode_state_dict(pipeline.network, mode) for mode in pipeline.network.adapters}
+    parts |= {f"decoder of {name}": part.state_dict() for name, part in pipeline.decoders.items()}
+    return {f"{part} {name}": tensor for part, state in parts.items() for name, tensor in state.items()}
 
 
 def _write(file: Path, content: bytes) -> None:

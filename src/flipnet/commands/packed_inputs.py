@@ -11,7 +11,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from flipnet.commands.outputs import Job
-from flipnet.data.remote import index_remote_images
 from flipnet.types import FlipnetError
 
 PARQUET_COLUMNS = ("name", "bytes")
@@ -55,8 +54,7 @@ def packed_images(inputs: Sequence[Path]) -> PackedImages:
     listed: dict[Path, Mapping[str, PackedImage]] = {}
     for path in inputs:
         if path.suffix == ".tar" and path.is_file():
-            found = [(image.key + image.suffix, image) for image in index_remote_images(str(path))]
-            listed[path] = _by_name(path, found)
+            listed[path] = _by_name(path, _tar_images(path))
         elif path.suffix == ".parquet" and path.is_file():
             listed[path] = _by_name(path, _parquet_images(path))
     return listed
@@ -72,6 +70,13 @@ def _by_name(path: Path, images: Sequence[tuple[str, PackedImage]]) -> Mapping[s
             raise FlipnetError(f"{path}: the name '{name}' occurs twice.")
         named[name] = image
     return named
+
+
+def _tar_images(path: Path) -> list[tuple[str, PackedImage]]:
+    # Stores behind URLs bring their clients, too much to import for a photo that is a file of its own.
+    from flipnet.data.remote import index_remote_images
+
+    return [(image.key + image.suffix, image) for image in index_remote_images(str(path))]
 
 
 def _parquet_images(path: Path) -> list[tuple[str, PackedImage]]:

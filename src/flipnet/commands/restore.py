@@ -13,6 +13,7 @@ import typer
 from flipnet.commands.comparison import side_by_side
 from flipnet.commands.finding import USUAL_MIN_SCORE, FindingSettings, face_finder
 from flipnet.commands.inputs import read_input
+from flipnet.commands.loading import without_collecting
 from flipnet.commands.outputs import (
     Existing,
     Job,
@@ -161,6 +162,7 @@ class JobRestorer:
     Raises FlipnetError when the model cannot be had or an option makes no sense with it.
     """
 
+    @without_collecting()
     def __init__(self, settings: RestoreSettings) -> None:
         from flipnet.pipelines.likeness import LikenessCheck
 
@@ -196,6 +198,8 @@ def _load(settings: RestoreSettings) -> FaceRestorer:
         steps=settings.steps,
         device=settings.device,
         samples=settings.samples,
+        # Choosing among several may need the degradation mode.
+        own_mode_only=settings.samples == 1,
     )
 
 

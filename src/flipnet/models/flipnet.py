@@ -5,6 +5,7 @@ Nothing here knows which image is HQ or LQ: there is a target and a condition (s
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,11 @@ class Flipnet(nn.Module):
         unet: the base; `in_channels` is the latent channels, or twice that when condition latents may also be
             concatenated (our choice for the compact model: a direct path pays at a small budget).
         face_encoder: gives the embedding that tau projects.
+
+    Attributes:
+        default_steps: denoising steps of each mode unless told otherwise.
+        mode: the one in use.
+        left_out: modes that the checkpoint holds and that were not loaded from it.
     """
 
     def __init__(self, unet: UNet2DConditionModel, face_encoder: FaceEncoder) -> None:
@@ -57,6 +63,7 @@ class Flipnet(nn.Module):
         self.adapters = nn.ModuleDict()
         self.default_steps: dict[str, int] = {}
         self.mode: str | None = None
+        self.left_out: tuple[str, ...] = ()
         self._fused: FusedLora | None = None
         self._code: Tensor | None = None
         unet.time_embedding.register_forward_hook(self._add_code)
@@ -125,11 +132,11 @@ class Flipnet(nn.Module):
         return self.unet.time_embedding.linear_2.out_features
 
     def activate(self, name: str) -> None:
-        """Put a mode's LoRA, hubs and tau in use; FlipnetError if there is none of that name."""
+        """Put a mode's LoRA, hubs and tau in use; FlipnetError if there is none of that name, or left out."""
         if name not in self.adapters:
-            raise FlipnetError(
-                f"This model has no mode '{name}'; it has {', '.join(self.adapters) or 'none'}."
-            )
+            if name in self.left_out:
+                raise FlipnetError(f"Mode '{name}' was left out when this model was loaded.")
+            raise no_such_mode(name, self.adapters)
         if self._fused is not None and self._fused.name != name:
             self.unfuse()
         self.unet.set_adapter(name)
@@ -232,6 +239,11 @@ class Flipnet(nn.Module):
         return self.unet(
             latents, timesteps, tokens, cross_attention_kwargs={"condition": features}, return_dict=False
         )[0]
+
+
+def no_such_mode(name: str, modes: Iterable[str]) -> FlipnetError:
+    """Return the error for a mode that is not among those of a model."""
+    return FlipnetError(f"This model has no mode '{name}'; it has {', '.join(modes) or 'none'}.")
 
 
 def base_state_dict(unet: UNet2DConditionModel) -> dict[str, Tensor]:

@@ -59,15 +59,19 @@ class FaceMapping:
         phi: float = 1.0,
         steps: int | None = None,
         device: str = "auto",
+        own_mode_only: bool = False,
     ) -> Self:
         """Load a checkpoint by bundled name, folder or hub id.
 
         Args:
             device: "auto" takes CUDA, then MPS, then the CPU.
+            own_mode_only: leave out the checkpoint's other modes, which starts sooner; no other mapping can then
+                use its pipeline, and it cannot be saved.
 
         Raises FlipnetError (CheckpointError) when the model, its mode or the device cannot be had.
         """
-        pipeline = FlipnetPipeline.from_pretrained(str(name_or_path))
+        modes = (cls.mode.value,) if own_mode_only else None
+        pipeline = FlipnetPipeline.from_pretrained(str(name_or_path), modes=modes)
         pipeline.to(_device(device))
         return cls(
             pipeline,

@@ -92,7 +92,7 @@ class RestorationGraph(nn.Module):
         return self.pipeline.network.latent_channels, side, side
 
     def forward(self, face: Tensor, noise: Tensor) -> Tensor:
-        """Map faces (B, 3, S, S) in [-1, 1] and standard normal noise (B, L, h, w) to restored faces in [-1, 1]."""
+        """Map faces (B, 3, S, S) in [-1, 1] and a `restoration_start` (B, L, h, w) to restored faces in [-1, 1]."""
         network = self.pipeline.network
         latents, features = self.pipeline.encode(face)
         condition = network.condition(latents, network.embed(face), phi=self.phi)
@@ -223,7 +223,7 @@ def _describe(model: onnx.ModelProto, graph: RestorationGraph, model_name: str, 
         "steps": graph.steps,
         "opset": OPSET,
         INPUT: f"float32 (B, 3, {size}, {size}), RGB, aligned to flipnet's template, in [-1, 1]",
-        NOISE: f"float32 (B, {', '.join(map(str, graph.noise_shape))}), standard normal",
+        NOISE: f"float32 (B, {', '.join(map(str, graph.noise_shape))}), standard normal, zeros for one step",
         OUTPUT: f"float32 (B, 3, {size}, {size}), RGB, in [-1, 1]",
     }
     helper.set_model_props(model, {key: str(value) for key, value in properties.items()})

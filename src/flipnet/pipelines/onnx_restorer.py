@@ -13,7 +13,7 @@ import torch
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 from torch import Tensor
 
-from flipnet.pipelines.sampling import initial_noise
+from flipnet.pipelines.sampling import restoration_start
 from flipnet.types import FlipnetError
 
 _INVALID = (state.InvalidProtobuf, state.InvalidGraph, state.Fail, state.InvalidArgument, state.NoSuchFile)
@@ -62,6 +62,6 @@ class OnnxRestorer:
     def __call__(self, faces: Tensor, seeds: Sequence[int]) -> Tensor:
         """Map float32 (B, 3, S, S) RGB in [-1, 1] to the same shape and range; one seed per face."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        noise = initial_noise(generators, self._noise_shape, torch.device("cpu"))
+        noise = restoration_start(generators, self._noise_shape, torch.device("cpu"), self.steps)
         (restored,) = self._session.run(None, {"face": faces.numpy(), "noise": noise.numpy()})
         return torch.from_numpy(restored)

@@ -186,10 +186,18 @@ def load(
 
 
 def load_faces(
-    name_or_path: str | Path, *, phi: float, steps: int | None, device: str, samples: int
+    name_or_path: str | Path,
+    *,
+    phi: float,
+    steps: int | None,
+    device: str,
+    samples: int,
+    own_mode_only: bool = False,
 ) -> FaceRestorer:
-    """Load a model whose steps fit the number of samples, see `load`."""
-    faces = FaceRestorer.from_checkpoint(name_or_path, phi=phi, steps=steps, device=device)
+    """Load a model whose steps fit the number of samples, see `load` and `FaceMapping.from_checkpoint`."""
+    faces = FaceRestorer.from_checkpoint(
+        name_or_path, phi=phi, steps=steps, device=device, own_mode_only=own_mode_only
+    )
     if steps is None and samples > 1:
         faces.steps = max(faces.steps, SAMPLING_STEPS)
     return faces

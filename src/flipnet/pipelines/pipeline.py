@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,7 @@ from flipnet.checkpoints import CheckpointError
 from flipnet.models import flipnet as network_module
 from flipnet.models.backbone import (
     LOADING_ERRORS,
+    WEIGHTS_NAME,
     decode_latents,
     downscale_factor,
     encode_latents,
@@ -39,10 +40,11 @@ from flipnet.models.backbone import (
     raw_latents,
 )
 from flipnet.models.face_encoder import FaceEncoder
-from flipnet.models.flipnet import Flipnet, load_mode
+from flipnet.models.flipnet import Flipnet, load_mode, no_such_mode
 from flipnet.models.mode_decoder import ModeDecoder
-from flipnet.pipelines.sampling import denoise, initial_noise
+from flipnet.pipelines.sampling import denoise, initial_noise, restoration_start
 from flipnet.pipelines.trial import refuse_unusable
+from flipnet.types import FlipnetError, Mode
 
 SCHEDULERS = {
     name: getattr(diffusers, name)
@@ -114,11 +116,20 @@ class FlipnetPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        *,
+        modes: Collection[str] | None = None,
+        **kwargs: Any,
     ) -> FlipnetPipeline:
         """Load a checkpoint by bundled name ("compact"), folder, or hub id; float32, safetensors only.
 
-        Raises CheckpointError naming the folder and the cause.
+        Args:
+            modes: the modes to load, each with its decoder; None loads all. The files of the others must be there,
+                they are not looked into (a bundled model's checksums are compared all the same). A pipeline that
+                was loaded in part starts sooner and cannot be saved.
+
+        Raises CheckpointError naming the folder and the cause, FlipnetError for a mode that the checkpoint lacks.
         """
         if kwargs:
             raise TypeError(f"unexpected arguments {sorted(kwargs)}")
@@ -126,27 +137,22 @@ class FlipnetPipeline(DiffusionPipeline):
         index = checkpoints.read_json(folder / "model_index.json")
         if index.get("_class_name") != cls.__name__:
             raise CheckpointError(f"{folder}: model_index.json describes a {index.get('_class_name')}")
-        modes, decoders = (
+        listed, decoders = (
             checkpoints.plain_names(index, key, folder / "model_index.json") for key in ("modes", "decoders")
         )
+        wanted = listed if modes is None else modes
+        for name in wanted:
+            if name not in listed:
+                raise FlipnetError(f"{pretrained_model_name_or_path}: {no_such_mode(name, listed)}")
         pipeline = cls(
             vae=load_vae(folder / "vae"),
             unet=load_component(folder / "unet", {"UNet2DConditionModel": UNet2DConditionModel}),
             scheduler=load_scheduler(folder / "scheduler"),
             face_encoder=load_component(folder / "face_encoder", {"FaceEncoder": FaceEncoder}),
         )
-        for name in modes:
-            file = folder / "modes" / f"{name}.safetensors"
-            if not file.is_file():
-                raise CheckpointError(f"{file}: missing, model_index.json lists this mode")
-            load_mode(pipeline.network, name, file)
-        for name in decoders:
-            decoder = load_component(folder / "decoders" / name, {"ModeDecoder": ModeDecoder})
-            if decoder.config.code_dim not in (0, pipeline.network.code_dim(name)):
-                raise CheckpointError(
-                    f"{folder / 'decoders' / name}: takes codes that its mode does not have"
-                )
-            pipeline.decoders[name] = decoder
+        pipeline.network.left_out = tuple(name for name in listed if name not in wanted)
+        _load_modes(pipeline, folder, listed)
+        _load_decoders(pipeline, folder, decoders)
         pipeline.network.float().eval().requires_grad_(False)
         for part in (pipeline.vae, *pipeline.decoders.values()):
             part.float().eval().requires_grad_(False)
@@ -161,10 +167,17 @@ class FlipnetPipeline(DiffusionPipeline):
         Args:
             save_directory: folder to write; it is replaced when it exists.
             kwargs: `dtype`, a torch dtype for the stored weights (float16 halves the size).
+
+        Raises FlipnetError when modes were left out on loading, which the saved folder would lack.
         """
         dtype = kwargs.pop("dtype", None)
         if kwargs:
             raise TypeError(f"unexpected arguments {sorted(kwargs)}")
+        if self.network.left_out:
+            raise FlipnetError(
+                f"{save_directory}: not saved, as mode '{self.network.left_out[0]}' was left out when this model "
+                "was loaded."
+            )
         self.network.unfuse()
         target = Path(save_directory)
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
@@ -293,7 +306,11 @@ class FlipnetPipeline(DiffusionPipeline):
         """
         with self.autocast():
             condition = self.network.condition(latents, self.network.embed(faces), phi=phi, code=codes)
-            noise = initial_noise(list(generators), tuple(latents.shape[1:]), self.device)
+            shape = tuple(latents.shape[1:])
+            if self.network.mode == Mode.RESTORATION:
+                noise = restoration_start(list(generators), shape, self.device, steps)
+            else:
+                noise = initial_noise(list(generators), shape, self.device)
             return denoise(
                 lambda noisy, timestep: self.network(noisy, timestep, condition),
                 self.scheduler,
@@ -335,6 +352,32 @@ class FlipnetPipeline(DiffusionPipeline):
 def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bf16 in hardware (AMX or AVX512-BF16)."""
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def _load_modes(pipeline: FlipnetPipeline, folder: Path, names: Sequence[str]) -> None:
+    for name in names:
+        file = folder / "modes" / f"{name}.safetensors"
+        _require_listed(file, "mode")
+        if name not in pipeline.network.left_out:
+            load_mode(pipeline.network, name, file)
+
+
+def _load_decoders(pipeline: FlipnetPipeline, folder: Path, names: Sequence[str]) -> None:
+    for name in names:
+        part = folder / "decoders" / name
+        if name in pipeline.network.left_out:
+            for file in ("config.json", WEIGHTS_NAME):
+                _require_listed(part / file, "decoder")
+            continue
+        decoder = load_component(part, {"ModeDecoder": ModeDecoder})
+        if decoder.config.code_dim not in (0, pipeline.network.code_dim(name)):
+            raise CheckpointError(f"{part}: takes codes that its mode does not have")
+        pipeline.decoders[name] = decoder
+
+
+def _require_listed(file: Path, kind: str) -> None:
+    if not file.is_file():
+        raise CheckpointError(f"{file}: missing, model_index.json lists this {kind}")
 
 
 def load_scheduler(folder: Path) -> Any:

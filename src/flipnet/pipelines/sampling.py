@@ -57,3 +57,18 @@ def _takes_generator(scheduler: Any) -> bool:
 def initial_noise(generators: list[torch.Generator], shape: tuple[int, ...], device: torch.device) -> Tensor:
     """Standard normal (B, *shape), one CPU generator per sample, so that a sample does not depend on its batch."""
     return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
+
+
+def restoration_start(
+    generators: list[torch.Generator], shape: tuple[int, ...], device: torch.device, steps: int
+) -> Tensor:
+    """Return what restoration starts from, (B, *shape): noise, or for a single step zeros, the noise's mean.
+
+    One step answers with the mean of all faces that fit, whatever the noise, and the noise it is given only
+    disturbs that answer; so a single step does not depend on the generators. Several steps draw one of these faces.
+    Source: our choice; with zeros the shipped model's one step was nearer to the truth, sharper and more like the
+    person (docs/training-log.md, "What the one step starts from"; benchmarks/first_guess.py).
+    """
+    if steps == 1:
+        return torch.zeros(len(generators), *shape, device=device)
+    return initial_noise(generators, shape, device)

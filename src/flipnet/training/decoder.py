@@ -23,6 +23,7 @@ from flipnet.data.datasets import DegradedFaceDataset
 from flipnet.data.degradation import preset
 from flipnet.data.latents import is_mirrored
 from flipnet.data.pairs import TrainingPairs
+from flipnet.faces.align import template
 from flipnet.models.adapter import Adapter
 from flipnet.models.autoencoder import CompactAutoencoder
 from flipnet.models.backbone import (
@@ -31,6 +32,7 @@ from flipnet.models.backbone import (
     encoder_features,
     raw_latents,
 )
+from flipnet.models.lora_rank import widen_lora
 from flipnet.models.mode_decoder import ModeDecoder
 from flipnet.pipelines.pipeline import FlipnetPipeline
 from flipnet.pipelines.sampling import denoise
@@ -43,7 +45,6 @@ from flipnet.training.modes import ModeObjective, crop_each, train_only
 from flipnet.training.objective import gradient_energy, gradient_l1, grid_distance, psnr, to_unit_range
 from flipnet.training.recognition import MobileFace, identity_distance
 from flipnet.training.restoration import VALIDATION_FACES, restoration_pictures, validate_restoration
-from flipnet.training.widening import widen_lora
 from flipnet.types import FlipnetError, Mode
 
 
@@ -70,14 +71,23 @@ class FaceCrops(Dataset[dict[str, Tensor]]):
         variants: one is drawn per item; odd ones are mirrored.
         side: side of the crop in latent pixels.
         factor: image pixels per latent pixel.
-        middle_share: share of the crops that are the middle of the face; the others lie anywhere.
+        middle_share: share of the crops that are the middle of the face.
+        parts_share: share of the rest that lie around one of the five points of the alignment template, so that
+            eyes and mouths, a small part of a face's area, are seen more often; the others lie anywhere.
     """
 
     def __init__(
-        self, faces: np.ndarray, variants: list[Variant], side: int, factor: int, middle_share: float = 0.0
+        self,
+        faces: np.ndarray,
+        variants: list[Variant],
+        side: int,
+        factor: int,
+        middle_share: float = 0.0,
+        parts_share: float = 0.0,
     ) -> None:
         self.faces, self.variants, self.side, self.factor = faces, variants, side, factor
-        self.middle_share = middle_share
+        self.middle_share, self.parts_share = middle_share, parts_share
+        self._parts = template(faces.shape[1]) / factor
 
     def __getitem__(self, item: tuple[int, int]) -> dict[str, Tensor]:
         index, seed = item
@@ -88,6 +98,9 @@ class FaceCrops(Dataset[dict[str, Tensor]]):
         top, left = rng.integers(0, room + 1, 2)
         if self.middle_share and rng.random() < self.middle_share:
             top = left = room // 2
+        elif self.parts_share and rng.random() < self.parts_share:
+            middle = self._parts[rng.integers(len(self._parts))] + rng.uniform(-0.25, 0.25, 2) * self.side
+            left, top = np.clip(np.rint(middle - self.side / 2), 0, room).astype(int)
         rows, columns = (
             slice(first * self.factor, (first + self.side) * self.factor) for first in (top, left)
         )
@@ -190,7 +203,9 @@ class DecoderObjective(nn.Module):
             total = total + config.identity_weight * identity.nan_to_num(0)
             losses |= {"identity": identity}
         if self.mode_objective is not None and config.together is not None:
-            ldm = self.mode_objective(batch)["total"]
+            wholes = ("hq_latents", "lq_latents", "embedding")
+            seen = {name: batch[name][: config.together.ldm_faces or None] for name in wholes}
+            ldm = self.mode_objective(seen)["total"]
             total = total + config.together.ldm_weight * ldm
             losses |= {"ldm": ldm}
         return {"total": total} | {name: value.detach() for name, value in losses.items()}
@@ -208,7 +223,7 @@ class DecoderObjective(nn.Module):
         made = denoise(
             lambda noisy, timestep: network(noisy, timestep, condition),
             objective.scheduler,
-            torch.randn_like(lq),
+            torch.randn_like(lq) if self.config.denoising_steps > 1 else torch.zeros_like(lq),
             self.config.denoising_steps,
         )
         factor = downscale_factor(vae)
@@ -314,7 +329,9 @@ def _crops(
             )
             for number in range(config.lq_variants)
         ]
-    return FaceCrops(faces.pixels, variants, config.crop_px // factor, factor, config.face_share)
+    return FaceCrops(
+        faces.pixels, variants, config.crop_px // factor, factor, config.face_share, config.parts_share
+    )
 
 
 def _float(array: np.ndarray) -> Tensor:
