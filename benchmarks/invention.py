@@ -3,8 +3,8 @@
     python benchmarks/invention.py FACES.tar [--limit 6] [--samples 4] [--severity medium]
 
 Prints, for 2, 4 and 8 denoising steps (a single one knows no seed), the samples' spread and its rank correlation,
-within each face, with how far the samples' mean is from the clean face; then what choosing a sample by each rule gains, in dB of PSNR over
-taking the first, and the rank correlation of flip-consistency with the sample's true error.
+within each face, with how far the samples' mean is from the clean face; then what choosing a sample by each rule
+gains, in dB of PSNR over taking the first, and the rank correlation of flip-consistency with the true error.
 """
 
 from __future__ import annotations
