@@ -67,3 +67,12 @@ def test_narrowing_keeps_the_largest_directions_of_every_layer(network):
         left += float(values[:3].square().sum())
     assert kept == pytest.approx(left / sum(float(u.square().sum()) for u in before.values()), rel=1e-3)
     assert narrow_lora(network, "restoration", 3) == 1
+
+
+def test_layers_narrower_than_the_rank_keep_all_of_their_update(network):
+    layer = next(m for m in network.unet.modules() if "restoration" in getattr(m, "lora_A", {}))
+    narrowest = min(layer.in_features, layer.out_features)
+    widen_lora(network, "restoration", narrowest + 8, convolutions=False)
+    before = predicted(network)
+    assert narrow_lora(network, "restoration", narrowest + 4) == pytest.approx(1, abs=1e-6)
+    torch.testing.assert_close(predicted(network), before, rtol=1e-4, atol=1e-5)

@@ -76,9 +76,13 @@ def _largest_directions(first: Tensor, second: Tensor, rank: int) -> tuple[Tenso
     q_in, r_in = torch.linalg.qr(first.float().flatten(1).T)
     q_out, r_out = torch.linalg.qr(second.float().flatten(1))
     u, values, vt = torch.linalg.svd(r_out @ r_in.T)
-    share = values[:rank].sqrt()
-    narrow_first = (share[:, None] * vt[:rank]) @ q_in.T
-    narrow_second = (q_out @ u[:, :rank]) * share
+    # A layer narrower than the rank has fewer directions; the rest of the matrices stays zero.
+    count = min(rank, len(values))
+    share = values[:count].sqrt()
+    narrow_first = first.new_zeros(rank, q_in.shape[0])
+    narrow_second = second.new_zeros(len(second), rank)
+    narrow_first[:count] = (share[:, None] * vt[:count]) @ q_in.T
+    narrow_second[:, :count] = (q_out @ u[:, :count]) * share
     return (
         narrow_first.reshape(-1, *first.shape[1:]),
         narrow_second.reshape(len(second), -1, *second.shape[2:]),

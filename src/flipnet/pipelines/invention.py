@@ -22,9 +22,9 @@ Choice = Literal["mean", "faithful"]
 """Which sample is taken: the one nearest to the samples' mean, or the one with the best flip-consistency."""
 
 SAMPLING_STEPS = 4
-"""Fewest denoising steps for several samples. Our choice, measured with the shipped weights on four real bad
-faces: the samples' mean spread is 2.0 8-bit levels with one step, 5.3 with two and 7.5 with four. One step
-answers with an average face whatever the seed, so its spread says little."""
+"""Fewest denoising steps for several samples. Our choice, measured with the shipped weights on six held-out faces
+at medium severity (benchmarks/invention.py): the samples' mean spread is 2.1 8-bit levels with two steps, 3.0 with
+four and 3.6 with eight. A single step answers with an average face whatever the seed."""
 
 CONSISTENCY_SIZE_PX = 32
 """Side of the pictures that flip-consistency compares."""
@@ -88,10 +88,11 @@ def flip_consistency(
         One distance per candidate, 8-bit levels, mean over the seeds; lower = more faithful. See
         `coarse_difference` for what is compared.
 
-    Source: our choice; FLIPNET has both modes but does not use one to check the other. Measured on five held-out
-    faces (medium severity, shipped weights, two seeds), the mean rank correlation with the candidates' true error
-    is 0.81 over seven candidates of different φ, where φ = 0 always came last, but 0.36 among four samples of equal
-    settings: it finds a candidate that left the photo, it hardly tells good samples apart.
+    Source: our choice; FLIPNET has both modes but does not use one to check the other. With earlier weights, on
+    five held-out faces at medium severity, the mean rank correlation with the candidates' true error was 0.81 over
+    seven candidates of different φ, where φ = 0 always came last; with the shipped ones it is 0.40 among four
+    samples of equal settings (benchmarks/invention.py, six faces). So it finds a candidate that left the photo and
+    hardly tells good samples apart.
     """
     total = torch.zeros(len(candidates))
     for seed in seeds:

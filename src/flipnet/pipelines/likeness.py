@@ -23,11 +23,12 @@ THRESHOLDS = {DLIB: 0.45, FACE_ENCODER: 0.9}
 """Similarity below which a warning is due, by method.
 
 dlib: one minus its distance of the two faces. Face encoder: mean cosine of patches, see `encoder_similarity`.
-Measured by benchmarks/likeness_threshold.py (30 held-out faces, shipped weights, each input against its own
-restoration and those of four other people): with dlib other people's median is 0.23 to 0.30 and 96 to 98 % fall
-below 0.45, of own restorations 0 % (mild, medium) and 17 % (severe degradation, median 0.51). With the face encoder
-own restorations lie above 0.95 and other people's below 0.7; as it compares place by place, it notices another
-face rather than a slightly changed one.
+Measured by benchmarks/likeness_threshold.py (36 held-out faces, shipped weights, each input against its own
+restoration and those of four other people): with dlib other people's median is 0.22 to 0.26 and 97 to 100 % fall
+below 0.45, of own restorations 0 % (mild), 14 % (medium, median 0.56) and 64 % (severe, median 0.42), where the
+restored face is indeed 0.57 away from the true one on average. With the face encoder own restorations lie above
+0.95, 95 % of other people's below 0.72; as it compares place by place, it notices another face rather than a
+slightly changed one.
 
 Either compares with the input: whose face it is, where the input itself no longer says it, neither can know.
 """
