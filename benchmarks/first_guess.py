@@ -1,4 +1,4 @@
-"""What the one step starts from: pure noise, the noised bad face, or a first guess that is noised again.
+"""What the one step starts from: zeros, pure noise, the noised bad face, or a first guess that is noised again.
 
     python benchmarks/first_guess.py FACES.tar [--model compact] [--limit 24] [-o FILE.json]
 
@@ -71,13 +71,14 @@ def starts(last: int) -> dict[str, Callable[[Tensor, Tensor, Estimate], Tensor]]
     """Return the starts by what the table calls them; `last` is the scheduler's last timestep."""
     named: dict[str, Callable[[Tensor, Tensor, Estimate], Tensor]] = {
         "the bad face's latents, no network": lambda lq, noise, estimate: lq,
-        "pure noise (default)": lambda lq, noise, estimate: estimate(lq, last, noise[0]),
+        "pure noise": lambda lq, noise, estimate: estimate(lq, last, noise[0]),
+        "zeros in the place of noise (default)": lambda lq, noise, estimate: estimate(
+            0 * lq, last, 0 * noise[0]
+        ),
         f"mean of {GUESSES} from pure noise": lambda lq, noise, estimate: torch.stack(
             [estimate(lq, last, one) for one in noise]
         ).mean(0),
     }
-    # At the last timestep next to nothing is left of what is noised, so this is an input of zeros.
-    named["zeros in the place of noise"] = lambda lq, noise, estimate: estimate(0 * lq, last, 0 * noise[0])
     for t in TIMESTEPS:
         named[f"bad face noised to t = {t}"] = lambda lq, noise, estimate, t=t: estimate(lq, t, noise[0])
     for t in TIMESTEPS:

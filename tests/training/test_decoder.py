@@ -2,16 +2,20 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from skimage.data import astronaut
 
+from flipnet.config import DecoderConfig, TogetherConfig
+from flipnet.faces.align import template
 from flipnet.models.flipnet import mode_state_dict
 from flipnet.models.mode_decoder import ModeDecoder
 from flipnet.pipelines.pipeline import FlipnetPipeline
 from flipnet.training import run_recipe
 from flipnet.training.adversary import PerceptualNetwork, feature_distance, places
+from flipnet.training.decoder import DecoderObjective, FaceCrops, Variant
 from flipnet.training.recognition import MobileFace
 from flipnet.types import FlipnetError
 from tiny import tiny_pipeline
@@ -66,6 +70,43 @@ def test_mode_and_decoder_learn_together_and_identity_is_looked_at(tmp_path, wri
     assert all(lora[name].abs().sum() > 0 for name in lora if "conv1.lora_B" in name)
     before = pipeline.unet.state_dict()["mid_block.resnets.0.conv1.weight"]
     assert torch.equal(before, trained.unet.state_dict()["mid_block.resnets.0.conv1.base_layer.weight"])
+
+
+@pytest.mark.parametrize(("seen", "finite"), [(1, True), (0, False)])
+def test_the_diffusion_loss_looks_at_as_many_faces_of_a_batch_as_it_is_told(seen, finite):
+    pipeline = tiny_pipeline()
+    config = DecoderConfig(base="", together=TogetherConfig(ldm_faces=seen))
+    decoder = ModeDecoder.from_vae(pipeline.vae, fuses=True)
+    pipeline.network.activate("restoration")
+    faces = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    latents, _ = pipeline.encode(faces)
+    levels = ((faces + 1) * 127.5).to(torch.uint8)
+    batch = {
+        "target": levels,
+        "condition": levels,
+        "corner_px": torch.zeros(2, 2, dtype=torch.int64),
+        "lq_latents": latents.float(),
+        "hq_latents": torch.stack([latents[0].float(), torch.full_like(latents[1].float(), torch.nan)]),
+        "embedding": pipeline.network.embed(faces),
+    }
+    losses = DecoderObjective(pipeline, decoder, config)(batch)
+    assert bool(losses["ldm"].isfinite()) == finite
+    assert losses["l1"].isfinite()
+
+
+def test_crops_of_parts_lie_around_eyes_nose_and_mouth_and_all_of_them_are_seen():
+    side, factor, size = 8, 8, 256
+    faces = np.zeros((1, size, size, 3), np.uint8)
+    crops = FaceCrops(faces, [Variant(faces)], side, factor, parts_share=1.0)
+    middles = np.array([crops[0, seed]["corner_px"].numpy()[::-1] for seed in range(200)]) + side * factor / 2
+    # A quarter of the side away at most, and half a latent pixel of rounding.
+    offsets = np.abs(middles[:, None] - template(size)).max(2)
+    assert offsets.min(1).max() <= side * factor / 4 + factor / 2
+    assert set(offsets.argmin(1)) == {0, 1, 2, 3, 4}
+    anywhere = FaceCrops(faces, [Variant(faces)], side, factor)
+    corners = np.array([anywhere[0, seed]["corner_px"].numpy() for seed in range(200)])
+    assert corners.min() == 0
+    assert corners.max() == size - side * factor
 
 
 def test_recognition_weights_that_do_not_fit_are_named(tmp_path, write_recipe):

@@ -66,8 +66,8 @@ def restoration_start(
 
     One step answers with the mean of all faces that fit, whatever the noise, and the noise it is given only
     disturbs that answer; so a single step does not depend on the generators. Several steps draw one of these faces.
-    Source: our choice; with zeros the shipped model's one step was nearer to the truth, sharper and more like the
-    person (docs/training-log.md, "What the one step starts from"; benchmarks/first_guess.py).
+    Source: our choice; with zeros the shipped model's one step was sharper, more like the person and, but for
+    severely degraded faces, nearer to the truth (docs/training-log.md, "What the one step starts from").
     """
     if steps == 1:
         return torch.zeros(len(generators), *shape, device=device)

@@ -223,6 +223,7 @@ class DecoderObjective(nn.Module):
         made = denoise(
             lambda noisy, timestep: network(noisy, timestep, condition),
             objective.scheduler,
+            # What restoration will start from (`restoration_start`), by the process's own generator.
             torch.randn_like(lq) if self.config.denoising_steps > 1 else torch.zeros_like(lq),
             self.config.denoising_steps,
         )
